@@ -1,0 +1,3 @@
+module github.com/hodei-jobs/hodei/tools/lint
+
+go 1.26.0
