@@ -1,0 +1,118 @@
+package job
+
+import "time"
+
+// Defaults that New fills in.
+const (
+	DefaultNamespace = "default"
+	DefaultQueue     = "default"
+	DefaultTimeout   = 24 * time.Hour
+	DefaultGrace     = 10 * time.Second
+)
+
+// Spec is what a user asks for. A Spec inside a Job never changes; it may be shared between goroutines.
+type Spec struct {
+	Name        string
+	Namespace   string
+	Queue       string
+	Labels      map[string]string
+	Steps       []Step
+	Env         map[string]string
+	Resources   Resources
+	Constraints []Constraint
+	Priority    int32
+	Timeout     time.Duration // of one attempt
+	MaxAttempts int32
+	Backoff     Backoff
+	RunAfter    time.Time // zero: at once
+}
+
+// Step is one process of a job: Argv, or Script for Shell.
+type Step struct {
+	Name       string
+	Argv       []string
+	Script     string
+	Shell      []string // the script is appended as the last argument
+	Env        map[string]string
+	WorkingDir string        // empty: a folder made for the attempt
+	Timeout    time.Duration // 0: none of its own
+	Grace      time.Duration // between SIGTERM and SIGKILL
+}
+
+// Command returns the program and arguments that run the step, whichever way it was written.
+func (s *Step) Command() []string {
+	if s.Script == "" {
+		return s.Argv
+	}
+	argv := make([]string, 0, len(s.Shell)+1)
+	return append(append(argv, s.Shell...), s.Script)
+}
+
+// Backoff is the wait between attempts: Initial * Factor^(attempt-1), at most Max.
+type Backoff struct {
+	Initial time.Duration
+	Max     time.Duration
+	Factor  float64
+}
+
+// Defaults of Backoff.
+const (
+	DefaultBackoffInitial = time.Second
+	DefaultBackoffMax     = 5 * time.Minute
+	DefaultBackoffFactor  = 2
+)
+
+// Delay returns how long to wait after the given attempt (counted from 1) failed.
+func (b Backoff) Delay(attempt int32) time.Duration {
+	delay := float64(b.Initial)
+	for range attempt - 1 {
+		delay *= b.Factor
+		if delay >= float64(b.Max) {
+			return b.Max
+		}
+	}
+	return min(time.Duration(delay), b.Max)
+}
+
+// Operator says how a Constraint compares a worker's label.
+type Operator uint8
+
+// The operators.
+const (
+	OperatorIn Operator = iota + 1
+	OperatorNotIn
+	OperatorExists
+	OperatorNotExists
+)
+
+// Constraint is a condition on one label of a worker.
+type Constraint struct {
+	Label    string
+	Operator Operator
+	Values   []string
+}
+
+// Holds reports whether a worker with these labels satisfies the constraint.
+func (c *Constraint) Holds(labels map[string]string) bool {
+	value, ok := labels[c.Label]
+	switch c.Operator {
+	case OperatorIn:
+		return ok && c.lists(value)
+	case OperatorNotIn:
+		return !ok || !c.lists(value)
+	case OperatorExists:
+		return ok
+	case OperatorNotExists:
+		return !ok
+	}
+	return false
+}
+
+func (c *Constraint) lists(value string) bool {
+	for _, v := range c.Values {
+		if v == value {
+			return true
+		}
+	}
+	return false
+}

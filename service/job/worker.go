@@ -1,0 +1,74 @@
+package job
+
+import "time"
+
+// WorkerState is where a worker stands.
+type WorkerState uint8
+
+// The states of a worker.
+const (
+	WorkerReady        WorkerState = iota + 1 // connected, takes jobs
+	WorkerDraining                            // takes no new jobs; those that it has go on
+	WorkerDisconnected                        // its lease has not run out
+	WorkerLost                                // did not come back in time
+)
+
+// Worker is a machine with an agent, as the scheduler sees it. It has one owner, who changes it in place and hands out copies.
+type Worker struct {
+	ID            WorkerID
+	Name          string
+	Labels        map[string]string
+	Capacity      Resources
+	Slots         int32 // how many attempts it runs at the same time
+	AgentVersion  string
+	BootID        string // of the agent's present life
+	Connected     bool
+	Draining      bool // on an operator's or the agent's wish
+	Lost          bool
+	ConnectedAt   time.Time
+	LastHeartbeat time.Time
+	Used          Resources // measured on the machine, not what is reserved
+	Reserved      Resources
+	Jobs          map[ID]struct{} // that hold a place here; that the owner adds to and takes from
+}
+
+// State returns where the worker stands.
+func (w *Worker) State() WorkerState {
+	switch {
+	case w.Lost:
+		return WorkerLost
+	case !w.Connected:
+		return WorkerDisconnected
+	case w.Draining:
+		return WorkerDraining
+	default:
+		return WorkerReady
+	}
+}
+
+// Free returns what is not reserved.
+func (w *Worker) Free() Resources { return w.Capacity.Sub(w.Reserved) }
+
+// FreeSlots returns how many more attempts the worker takes.
+func (w *Worker) FreeSlots() int32 { return w.Slots - int32(len(w.Jobs)) }
+
+// Take reserves a place for a job. Taking twice changes nothing.
+func (w *Worker) Take(id ID, need Resources) {
+	if _, ok := w.Jobs[id]; ok {
+		return
+	}
+	if w.Jobs == nil {
+		w.Jobs = make(map[ID]struct{})
+	}
+	w.Jobs[id] = struct{}{}
+	w.Reserved = w.Reserved.Add(need)
+}
+
+// Give frees the place of a job. Giving what was not taken changes nothing.
+func (w *Worker) Give(id ID, need Resources) {
+	if _, ok := w.Jobs[id]; !ok {
+		return
+	}
+	delete(w.Jobs, id)
+	w.Reserved = w.Reserved.Sub(need)
+}

@@ -1,0 +1,151 @@
+// Package store is the port to durable storage: what the use cases ask of a store, and what every store promises.
+//
+// Adapters are tested by package storetest. They return *job.Error for what a caller can act on (CodeNotFound,
+// CodeInvalid for a bad page token) and any other error for a failure of the store itself. All methods may be called
+// from several goroutines at once.
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+// Store is everything that a store does. Use cases take the smaller interfaces that they need.
+type Store interface {
+	Committer
+	Jobs
+	Logs
+	Records
+	// Close waits for running calls and releases the store. Calls after it fail.
+	Close() error
+}
+
+// Committer writes facts.
+type Committer interface {
+	// Commit writes a batch: all of it or nothing, and durably (it survives the loss of power) when it returns nil.
+	// Later commits win over earlier ones. After an error the caller must not go on as if nothing had happened: whether the
+	// batch was written is unknown until the store is opened again, and a store that once failed to sync fails from then on.
+	Commit(ctx context.Context, batch *Batch) error
+}
+
+// Batch is what one commit writes. A store reads it only while Commit runs.
+type Batch struct {
+	Accepted []job.Job // new jobs: the spec is written too
+	Changed  []job.Job // jobs whose spec was written before
+	Requests []Request
+	Records  []Record // an empty Value deletes
+}
+
+// Empty reports whether there is nothing to write.
+func (b *Batch) Empty() bool {
+	return len(b.Accepted)+len(b.Changed)+len(b.Requests)+len(b.Records) == 0
+}
+
+// Request remembers a submit, so that its repetition gives the same job.
+type Request struct {
+	ID      string    // namespace, a slash, and what the client chose
+	Hash    [32]byte  // of the body
+	Job     job.ID    // what it made
+	Expires time.Time // after which it may be forgotten
+}
+
+// Jobs reads jobs and requests.
+type Jobs interface {
+	// Job returns a job; CodeNotFound when there is none.
+	Job(ctx context.Context, id job.ID) (job.Job, error)
+	// ListJobs returns the jobs that match, the newest (largest id) first, at most limit of them, beginning with the first
+	// one whose id is smaller than before (empty: from the newest).
+	ListJobs(ctx context.Context, filter Filter, before job.ID, limit int) ([]job.Job, error)
+	// Unfinished calls visit for every job that has not ended, the oldest (smallest id) first, and stops at its first error.
+	// It does not read ended jobs. Records that cannot be decoded are set aside (moved out of the way, kept, logged) and
+	// counted in the result; they never make the call fail.
+	Unfinished(ctx context.Context, visit func(job.Job) error) (quarantined int, err error)
+	// Request returns what is remembered under an id; CodeNotFound when there is nothing. Expiry is the caller's business.
+	Request(ctx context.Context, id string) (Request, error)
+}
+
+// Filter selects jobs; every set field must match.
+type Filter struct {
+	Namespace string // empty: all
+	Queue     string
+	Name      string
+	States    []job.State
+	Labels    map[string]string
+	IDs       []job.ID
+}
+
+// Stream says where a process wrote.
+type Stream uint8
+
+// The streams.
+const (
+	Stdout Stream = iota + 1
+	Stderr
+)
+
+// LogRef names the log of one attempt: all bytes of all steps and streams, in the order in which they were written.
+type LogRef struct {
+	Job     job.ID
+	Attempt int32
+}
+
+// Chunk is a run of bytes that one step wrote to one stream. Offset counts the bytes of the attempt before it.
+type Chunk struct {
+	Ref    LogRef
+	Offset uint64
+	Step   int32
+	Stream Stream
+	Time   time.Time
+	Data   []byte
+}
+
+// LogEnd closes the log of an attempt.
+type LogEnd struct {
+	Ref     LogRef
+	Bytes   uint64        // how many the attempt wrote
+	Streams []StreamTotal // those that have bytes
+	Missing string        // why bytes between what is stored and Bytes will never come; empty: the log is complete
+}
+
+// StreamTotal proves that a stream is complete.
+type StreamTotal struct {
+	Step   int32
+	Stream Stream
+	Bytes  uint64
+	SHA256 [32]byte
+}
+
+// Logs keeps what jobs write.
+type Logs interface {
+	// AppendLogs writes chunks and ends, all or nothing, durably when it returns nil. The caller sees to it that the chunks
+	// of an attempt follow each other without gap or overlap.
+	AppendLogs(ctx context.Context, chunks []Chunk, ends []LogEnd) error
+	// ReadLogs returns the chunks of an attempt from the one that contains offset on, in order, until their data has
+	// maxBytes bytes or the log ends; always at least one when there is one. The first is cut so that it begins at offset.
+	ReadLogs(ctx context.Context, ref LogRef, offset uint64, maxBytes int) ([]Chunk, error)
+	// LogState returns how many bytes of an attempt's log are stored, without reading them, and its end if that is stored.
+	LogState(ctx context.Context, ref LogRef) (LogState, error)
+}
+
+// LogState is how far a log has come.
+type LogState struct {
+	Bytes uint64
+	End   *LogEnd
+}
+
+// Record is a small piece of state that one use case owns: a token's hash, a worker's drain flag, the server's term.
+type Record struct {
+	Kind  string // the owner's name for this sort of record; [a-z-]+
+	Key   string
+	Value []byte
+}
+
+// Records reads records. They are written by Commit.
+type Records interface {
+	// Record returns a value; CodeNotFound when there is none.
+	Record(ctx context.Context, kind, key string) ([]byte, error)
+	// ListRecords returns all records of a kind, by key.
+	ListRecords(ctx context.Context, kind string) ([]Record, error)
+}
