@@ -89,4 +89,6 @@ type StepStatus struct {
 	Started time.Time
 	Ended   time.Time
 	Usage   Usage
+	// CancelRequested is set while somebody wants this step, and not the whole job, to end.
+	CancelRequested bool
 }

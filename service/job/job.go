@@ -233,6 +233,23 @@ func (j Job) RequestCancel(request CancelRequest, now time.Time) (Job, error) {
 	return j.to(Canceling)
 }
 
+// RequestStepCancel asks for the end of one running step; the job goes on with the next one. Asking again changes nothing.
+func (j Job) RequestStepCancel(step int) (Job, error) {
+	if err := j.checkStep(step); err != nil {
+		return j, err
+	}
+	if state := j.Steps[step].State; state != StepRunning {
+		return j, Errorf(CodePrecondition, ReasonStepNotRunning, "step %q of job %s does not run: it is %s",
+			j.Spec.Steps[step].Name, j.ID, state)
+	}
+	if !j.Steps[step].CancelRequested {
+		j.Revision++
+		j.Steps = slices.Clone(j.Steps)
+		j.Steps[step].CancelRequested = true
+	}
+	return j, nil
+}
+
 // Lose ends the current attempt because its worker did not come back.
 func (j Job) Lose(message string, now time.Time) (Job, error) {
 	return j.Finish(Cause{Kind: CauseWorkerLost, Message: message}, now)

@@ -78,5 +78,17 @@ const (
 	StepSkipped
 )
 
+var stepStateNames = [...]string{
+	"UNSPECIFIED", "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELED", "TIMED_OUT", "SKIPPED",
+}
+
+// String returns the state's name in capitals, as the API has it without its prefix.
+func (s StepState) String() string {
+	if int(s) < len(stepStateNames) {
+		return stepStateNames[s]
+	}
+	return "UNKNOWN"
+}
+
 // Terminal reports whether a step in this state has ended.
 func (s StepState) Terminal() bool { return s >= StepSucceeded }

@@ -22,6 +22,7 @@ type Worker struct {
 	Slots         int32 // how many attempts it runs at the same time
 	AgentVersion  string
 	BootID        string // of the agent's present life
+	Session       uint64 // of its present or last connection
 	Connected     bool
 	Draining      bool // on an operator's or the agent's wish
 	Lost          bool

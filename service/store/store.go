@@ -7,6 +7,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -74,6 +75,24 @@ type Filter struct {
 	States    []job.State
 	Labels    map[string]string
 	IDs       []job.ID
+}
+
+// Matches reports whether the filter selects the job.
+func (f *Filter) Matches(j *job.Job) bool {
+	switch {
+	case f.Namespace != "" && f.Namespace != j.Spec.Namespace,
+		f.Queue != "" && f.Queue != j.Spec.Queue,
+		f.Name != "" && f.Name != j.Spec.Name,
+		len(f.States) > 0 && !slices.Contains(f.States, j.State),
+		len(f.IDs) > 0 && !slices.Contains(f.IDs, j.ID):
+		return false
+	}
+	for name, value := range f.Labels {
+		if got, ok := j.Spec.Labels[name]; !ok || got != value {
+			return false
+		}
+	}
+	return true
 }
 
 // Stream says where a process wrote.

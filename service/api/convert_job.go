@@ -1,0 +1,81 @@
+package api
+
+import (
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// The enums of the domain have the numbers of the API's, so that converting is a cast; a test holds them together.
+
+func jobToProto(j *job.Job, pendingReason string) *hodeiv1.Job {
+	p := &hodeiv1.Job{
+		Id: string(j.ID), Spec: specToProto(j.Spec), State: hodeiv1.JobState(j.State), Attempt: j.Attempt, WorkerId: string(j.Worker),
+		CreateTime: timestamp(j.Created), StartTime: timestamp(j.Started), EndTime: timestamp(j.Ended),
+		NextAttemptTime: timestamp(j.NextAttempt), Revision: j.Revision,
+	}
+	if j.State == job.Queued {
+		p.PendingReason = pendingReason
+	}
+	if j.State.Terminal() {
+		p.Cause = causeToProto(&j.Cause)
+	}
+	for i := range j.Steps {
+		p.Steps = append(p.Steps, stepStatusToProto(j.Spec.Steps[i].Name, &j.Steps[i]))
+	}
+	return p
+}
+
+func causeToProto(c *job.Cause) *hodeiv1.Cause {
+	return &hodeiv1.Cause{
+		Kind: hodeiv1.CauseKind(c.Kind), ExitCode: c.ExitCode, Signal: c.Signal, Step: c.Step, Message: c.Message, Actor: c.Actor,
+	}
+}
+
+func stepStatusToProto(name string, s *job.StepStatus) *hodeiv1.StepStatus {
+	p := &hodeiv1.StepStatus{
+		Name: name, State: hodeiv1.StepState(s.State), StartTime: timestamp(s.Started), EndTime: timestamp(s.Ended),
+	}
+	if s.State.Terminal() && s.State != job.StepSkipped {
+		p.Cause = causeToProto(&s.Cause)
+		p.Usage = &hodeiv1.ResourceUsage{
+			UserCpu: durationpb.New(s.Usage.UserCPU), SystemCpu: durationpb.New(s.Usage.SystemCPU), MaxRssKib: s.Usage.MaxRSSKiB,
+		}
+	}
+	return p
+}
+
+func filterFromProto(p *hodeiv1.JobFilter) store.Filter {
+	f := store.Filter{Namespace: p.GetNamespace(), Queue: p.GetQueue(), Name: p.GetName(), Labels: p.GetLabels()}
+	switch f.Namespace {
+	case "":
+		f.Namespace = job.DefaultNamespace
+	case "*":
+		f.Namespace = ""
+	}
+	for _, s := range p.GetStates() {
+		f.States = append(f.States, job.State(s))
+	}
+	for _, id := range p.GetIds() {
+		f.IDs = append(f.IDs, job.ID(id))
+	}
+	return f
+}
+
+func workerToProto(w *job.Worker) *hodeiv1.Worker {
+	p := &hodeiv1.Worker{
+		Id: string(w.ID), Name: w.Name, State: hodeiv1.WorkerState(w.State()), Labels: w.Labels,
+		Capacity: resourcesToProto(w.Capacity), Reserved: resourcesToProto(w.Reserved),
+		UsedMilliCpu: w.Used.MilliCPU, UsedMemoryMib: w.Used.MemoryMiB,
+		HeartbeatTime: timestamp(w.LastHeartbeat), ConnectTime: timestamp(w.ConnectedAt), AgentVersion: w.AgentVersion,
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.Jobs)) {
+		p.JobIds = append(p.JobIds, string(id))
+	}
+	return p
+}

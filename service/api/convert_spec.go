@@ -1,0 +1,106 @@
+package api
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+func specFromProto(p *hodeiv1.JobSpec) job.Spec {
+	s := job.Spec{
+		Name: p.GetName(), Namespace: p.GetNamespace(), Queue: p.GetQueue(), Labels: p.GetLabels(), Env: p.GetEnv(),
+		Resources: resourcesFromProto(p.GetResources()),
+		Priority:  p.GetPriority(), Timeout: duration(p.GetTimeout()), MaxAttempts: p.GetMaxAttempts(),
+		Backoff: job.Backoff{
+			Initial: duration(p.GetBackoff().GetInitial()), Max: duration(p.GetBackoff().GetMax()), Factor: p.GetBackoff().GetFactor(),
+		},
+		RunAfter: instant(p.GetRunAfter()),
+	}
+	for _, step := range p.GetSteps() {
+		s.Steps = append(s.Steps, job.Step{
+			Name: step.GetName(), Argv: step.GetCommand().GetArgv(),
+			Script: step.GetScript().GetText(), Shell: step.GetScript().GetShell(),
+			Env: step.GetEnv(), WorkingDir: step.GetWorkingDir(), Timeout: duration(step.GetTimeout()), Grace: duration(step.GetGrace()),
+		})
+	}
+	for _, c := range p.GetConstraints() {
+		s.Constraints = append(s.Constraints, job.Constraint{
+			Label: c.GetLabel(), Operator: job.Operator(c.GetOperator()), Values: c.GetValues(),
+		})
+	}
+	return s
+}
+
+func specToProto(s *job.Spec) *hodeiv1.JobSpec {
+	p := &hodeiv1.JobSpec{
+		Name: s.Name, Namespace: s.Namespace, Queue: s.Queue, Labels: s.Labels, Env: s.Env,
+		Resources: resourcesToProto(s.Resources),
+		Priority:  s.Priority, Timeout: durationpb.New(s.Timeout), MaxAttempts: s.MaxAttempts,
+		Backoff: &hodeiv1.Backoff{
+			Initial: durationpb.New(s.Backoff.Initial), Max: durationpb.New(s.Backoff.Max), Factor: s.Backoff.Factor,
+		},
+		RunAfter: timestamp(s.RunAfter),
+	}
+	for i := range s.Steps {
+		p.Steps = append(p.Steps, stepToProto(&s.Steps[i]))
+	}
+	for _, c := range s.Constraints {
+		p.Constraints = append(p.Constraints, &hodeiv1.Constraint{
+			Label: c.Label, Operator: hodeiv1.ConstraintOperator(c.Operator), Values: c.Values,
+		})
+	}
+	return p
+}
+
+func stepToProto(s *job.Step) *hodeiv1.Step {
+	p := &hodeiv1.Step{Name: s.Name, Env: s.Env, WorkingDir: s.WorkingDir, Timeout: optional(s.Timeout), Grace: durationpb.New(s.Grace)}
+	if s.Script != "" {
+		p.Action = &hodeiv1.Step_Script{Script: &hodeiv1.Script{Text: s.Script, Shell: s.Shell}}
+	} else {
+		p.Action = &hodeiv1.Step_Command{Command: &hodeiv1.Command{Argv: s.Argv}}
+	}
+	return p
+}
+
+func resourcesFromProto(p *hodeiv1.Resources) job.Resources {
+	return job.Resources{MilliCPU: p.GetMilliCpu(), MemoryMiB: p.GetMemoryMib(), Extras: p.GetExtras()}
+}
+
+func resourcesToProto(r job.Resources) *hodeiv1.Resources {
+	return &hodeiv1.Resources{MilliCpu: r.MilliCPU, MemoryMib: r.MemoryMiB, Extras: r.Extras}
+}
+
+// duration returns what a message says, 0 when it says nothing.
+func duration(p *durationpb.Duration) time.Duration {
+	if p == nil {
+		return 0
+	}
+	return p.AsDuration()
+}
+
+// optional leaves a zero duration out.
+func optional(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}
+
+func instant(p *timestamppb.Timestamp) time.Time {
+	if p == nil {
+		return time.Time{}
+	}
+	return p.AsTime()
+}
+
+// timestamp leaves the zero time out.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

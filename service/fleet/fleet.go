@@ -1,0 +1,162 @@
+// Package fleet is the worker manager: the sessions of connected agents, what is sent to them and what they say.
+package fleet
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/logs"
+	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// HeartbeatInterval is how often both sides of a session say that they live.
+const HeartbeatInterval = 5 * time.Second
+
+// Jobs is what a fleet needs of the orchestrator.
+type Jobs interface {
+	Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef) ([]orchestrator.Verdict, error)
+	Disconnect(ctx context.Context, id job.WorkerID, session uint64) error
+	Heartbeat(ctx context.Context, id job.WorkerID, used job.Resources) error
+	Report(ctx context.Context, id job.WorkerID, reports []orchestrator.Report, acknowledge func()) error
+	AgentDrains(ctx context.Context, id job.WorkerID, draining bool) error
+	Lease() time.Duration
+}
+
+// Logs is what a fleet needs of the log keeper.
+type Logs interface {
+	Append(a *logs.Append) error
+	State(ctx context.Context, ref store.LogRef) (store.LogState, error)
+}
+
+// Fleet knows the connected agents. It is the orchestrator's Dispatcher. All methods may be called at once.
+type Fleet struct {
+	jobs   Jobs
+	logs   Logs
+	logger *slog.Logger
+
+	mu       sync.Mutex
+	sessions map[job.WorkerID]*Session
+	last     uint64 // number of the newest session
+	closed   bool
+}
+
+// New makes a fleet without the orchestrator, which needs the fleet first; call Attach before Open.
+func New(keeper Logs, logger *slog.Logger) *Fleet {
+	return &Fleet{logs: keeper, logger: logger, sessions: make(map[job.WorkerID]*Session)}
+}
+
+// Attach gives the fleet its orchestrator.
+func (f *Fleet) Attach(jobs Jobs) { f.jobs = jobs }
+
+// Welcome tells an agent how things stand when its session begins.
+type Welcome struct {
+	Lease    time.Duration
+	Verdicts []AttemptVerdict
+}
+
+// AttemptVerdict says what to do with an attempt that an agent has, and how far its log has come.
+type AttemptVerdict struct {
+	Ref       job.AttemptRef
+	Verdict   orchestrator.Verdict
+	LogOffset uint64
+	LogEnded  bool
+}
+
+// Open begins the session of an agent that has these attempts. An older session of the same worker is closed. The caller
+// sends what Next returns, Welcome first, and calls Close at the end.
+func (f *Fleet) Open(ctx context.Context, w job.Worker, attempts []job.AttemptRef) (*Session, error) {
+	s, err := f.register(&w)
+	if err != nil {
+		return nil, err
+	}
+	verdicts, err := f.jobs.Connect(ctx, w, attempts)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	welcome := Welcome{Lease: f.jobs.Lease()}
+	for i, ref := range attempts {
+		v := AttemptVerdict{Ref: ref, Verdict: verdicts[i]}
+		if v.Verdict != orchestrator.Forget {
+			s.own(ref)
+			state, err := f.logs.State(ctx, logRef(ref))
+			if err != nil {
+				s.Close()
+				return nil, err
+			}
+			v.LogOffset, v.LogEnded = state.Bytes, state.End != nil
+		}
+		welcome.Verdicts = append(welcome.Verdicts, v)
+	}
+	s.begin(welcome)
+	f.logger.Info("worker connected", "worker", w.ID, "name", w.Name, "attempts", len(attempts))
+	return s, nil
+}
+
+func (f *Fleet) register(w *job.Worker) (*Session, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, job.Errorf(job.CodeUnavailable, job.ReasonUnavailable, "the server is stopping")
+	}
+	f.last++
+	w.Session = f.last
+	s := newSession(f, w.ID, w.Session)
+	if old := f.sessions[w.ID]; old != nil {
+		old.kick(job.Errorf(job.CodePrecondition, job.ReasonUnavailable, "worker %s has connected again", w.ID))
+	}
+	f.sessions[w.ID] = s
+	return s, nil
+}
+
+// remove forgets a session, unless a newer one of its worker is there.
+func (f *Fleet) remove(s *Session) {
+	f.mu.Lock()
+	if f.sessions[s.worker] == s {
+		delete(f.sessions, s.worker)
+	}
+	f.mu.Unlock()
+	// Whoever closes the session may have no context left; the command only needs room in the inbox.
+	ctx, cancel := context.WithTimeout(context.Background(), HeartbeatInterval)
+	defer cancel()
+	if err := f.jobs.Disconnect(ctx, s.worker, s.number); err != nil {
+		f.logger.Debug("the end of a session was not noted; its lease will run out", "worker", s.worker, "error", err)
+	}
+}
+
+func (f *Fleet) session(id job.WorkerID) *Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sessions[id]
+}
+
+// Assign implements orchestrator.Dispatcher.
+func (f *Fleet) Assign(j job.Job) {
+	if s := f.session(j.Worker); s != nil {
+		s.own(j.Ref())
+		s.push(Assign{Job: j})
+	}
+}
+
+// Cancel implements orchestrator.Dispatcher.
+func (f *Fleet) Cancel(j job.Job, step int) {
+	if s := f.session(j.Worker); s != nil {
+		s.push(Cancel{Ref: j.Ref(), Step: step, Force: step < 0 && j.Cancel.Force})
+	}
+}
+
+// Drain asks every agent to connect again later, and refuses new sessions: the server is about to stop.
+func (f *Fleet) Drain(reconnectAfter time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	for _, s := range f.sessions {
+		s.push(Drain{ReconnectAfter: reconnectAfter})
+	}
+}
+
+func logRef(ref job.AttemptRef) store.LogRef { return store.LogRef{Job: ref.Job, Attempt: ref.Attempt} }

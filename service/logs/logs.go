@@ -1,0 +1,160 @@
+// Package logs takes in what jobs write and lets any number of readers follow it from any position.
+//
+// A log belongs to an attempt. It is one sequence of bytes, those of all steps and streams in the order in which the agent
+// read them, cut into chunks that know their step and stream. The server takes every byte once: an agent may send again
+// what it is not sure of.
+package logs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// WindowBytes is how many bytes an agent may have sent without an acknowledgement.
+const WindowBytes = 4 << 20
+
+// maxBatchBytes bounds what one commit writes.
+const maxBatchBytes = 8 << 20
+
+// Metrics counts log bytes. Its method must be quick.
+type Metrics interface{ LogBytes(n int) }
+
+// Service is the log keeper. Run must be running for appends to be written. All methods may be called at once.
+type Service struct {
+	store   store.Logs
+	metrics Metrics
+	logger  *slog.Logger
+
+	mu      sync.Mutex
+	pending []*Append
+	closed  error
+	ready   chan struct{}
+	heads   map[store.LogRef]*head
+}
+
+// head is the writing end of a log that is followed or was written to lately.
+type head struct {
+	bytes   uint64 // taken in: stored, or in the queue before it
+	ended   bool
+	readers int
+	loaded  bool
+	grown   chan struct{} // closed and replaced when something was stored
+}
+
+// New makes a service on a store.
+func New(logs store.Logs, metrics Metrics, logger *slog.Logger) *Service {
+	return &Service{
+		store: logs, metrics: metrics, logger: logger,
+		ready: make(chan struct{}, 1), heads: make(map[store.LogRef]*head),
+	}
+}
+
+// Append is what one agent sent: chunks and ends, in order.
+type Append struct {
+	Chunks []store.Chunk
+	Ends   []store.LogEnd
+	// Done is called after the commit with how far each log has come; from the writer, so it must not block.
+	Done func([]Ack)
+}
+
+// Ack says that all bytes of a log before an offset are durable, and whether its end is.
+type Ack struct {
+	Ref    store.LogRef
+	Offset uint64
+	Ended  bool
+}
+
+// Append hands over chunks; it does not wait. What an agent may have under way bounds the queue (see WindowBytes). The
+// error says that the service has stopped.
+func (s *Service) Append(a *Append) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed != nil {
+		return s.closed
+	}
+	s.pending = append(s.pending, a)
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Run writes what was appended until the context ends. Like the reactor it makes one commit of all that has gathered. It
+// returns an error when a commit failed; then the process must end, because acknowledgements can no longer be trusted.
+func (s *Service) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			s.close(job.Errorf(job.CodeUnavailable, job.ReasonUnavailable, "the server is stopping"))
+			return nil
+		case <-s.ready:
+		}
+		for batch := s.take(); len(batch) > 0; batch = s.take() {
+			if err := s.write(ctx, batch); err != nil {
+				s.close(err)
+				return err
+			}
+		}
+	}
+}
+
+func (s *Service) close(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed, s.pending = err, nil
+}
+
+// take returns the next appends, as many as fit into one commit.
+func (s *Service) take() []*Append {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(s.pending) && bytes < maxBatchBytes {
+		for i := range s.pending[n].Chunks {
+			bytes += len(s.pending[n].Chunks[i].Data)
+		}
+		n++
+	}
+	batch := s.pending[:n:n]
+	s.pending = s.pending[n:]
+	if len(s.pending) == 0 {
+		s.pending = nil
+	}
+	return batch
+}
+
+func (s *Service) write(ctx context.Context, batch []*Append) error {
+	w := &writing{service: s, ctx: context.WithoutCancel(ctx), touched: make(map[store.LogRef]*head)}
+	for _, a := range batch {
+		if err := w.add(a); err != nil {
+			return err
+		}
+	}
+	if len(w.chunks)+len(w.ends) > 0 {
+		if err := s.store.AppendLogs(w.ctx, w.chunks, w.ends); err != nil {
+			return fmt.Errorf("the store refused %d bytes of logs, so the server stops rather than lose them: %w", w.bytes, err)
+		}
+		s.metrics.LogBytes(w.bytes)
+	}
+	acks := make([][]Ack, len(batch))
+	s.mu.Lock()
+	for i, a := range batch {
+		acks[i] = w.acks(a)
+	}
+	for ref, h := range w.touched {
+		close(h.grown)
+		h.grown = make(chan struct{})
+		s.drop(ref, h)
+	}
+	s.mu.Unlock()
+	for i, a := range batch {
+		a.Done(acks[i])
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package orchestrator
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+// Overview is the state of things after some commit. It is the caller's to keep.
+type Overview struct {
+	ByState map[job.State]int // unfinished jobs
+	Workers []job.Worker      // by name
+}
+
+// Overview returns the counts of unfinished jobs and the workers.
+func (o *Orchestrator) Overview(ctx context.Context) (Overview, error) {
+	c := &inspect{waiter: newWaiter()}
+	err := o.do(ctx, c, c.waiter)
+	return c.result, err
+}
+
+// Worker returns a worker by its id or name; CodeNotFound when there is none.
+func (o *Orchestrator) Worker(ctx context.Context, idOrName string) (job.Worker, error) {
+	c := &findWorker{waiter: newWaiter(), worker: idOrName}
+	if err := o.do(ctx, c, c.waiter); err != nil {
+		return job.Worker{}, err
+	}
+	return c.result, c.err
+}
+
+type inspect struct {
+	*waiter
+	result Overview
+}
+
+func (c *inspect) apply(s *state, _ time.Time) {
+	c.result.ByState = maps.Clone(s.counts)
+	for _, w := range s.workers {
+		c.result.Workers = append(c.result.Workers, snapshot(w))
+	}
+	slices.SortFunc(c.result.Workers, func(a, b job.Worker) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+type findWorker struct {
+	*waiter
+	worker string
+	result job.Worker
+	err    error
+}
+
+func (c *findWorker) apply(s *state, _ time.Time) {
+	w, err := s.findWorker(c.worker)
+	if err != nil {
+		c.err = err
+		return
+	}
+	c.result = snapshot(w)
+}
+
+// snapshot copies a worker for others to read.
+func snapshot(w *job.Worker) job.Worker {
+	out := *w
+	out.Jobs = maps.Clone(w.Jobs)
+	return out
+}

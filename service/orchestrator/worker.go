@@ -1,0 +1,236 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// leaseCheck is how often leases are looked at.
+const leaseCheck = time.Second
+
+// forgetWorker is how long a lost worker is still shown.
+const forgetWorker = 24 * time.Hour
+
+// drainRecord is the kind of the records that keep an operator's drain over a restart of the server.
+const drainRecord = "worker-drain"
+
+// Verdict says what an agent does with an attempt that it has.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Keep   Verdict = iota + 1 // go on
+	Stop                      // end it, but send what is left of its log
+	Forget                    // end it and delete everything: nobody knows it
+)
+
+// Connect takes in a worker that has just connected, with the attempts that its agent has, and returns a verdict for each.
+// Attempts that the worker should have and does not know are handed out again, or ended when they had started.
+func (o *Orchestrator) Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef) ([]Verdict, error) {
+	c := &connect{waiter: newWaiter(), worker: w, attempts: attempts, verdicts: make([]Verdict, len(attempts))}
+	return c.verdicts, o.do(ctx, c, c.waiter)
+}
+
+type connect struct {
+	*waiter
+	worker   job.Worker
+	attempts []job.AttemptRef
+	verdicts []Verdict
+}
+
+func (c *connect) apply(s *state, now time.Time) {
+	w := c.worker
+	w.Connected, w.Lost, w.ConnectedAt, w.LastHeartbeat = true, false, now, now
+	if before := s.workers[w.ID]; before != nil {
+		w.Jobs, w.Reserved = before.Jobs, before.Reserved
+	}
+	w.Draining = w.Draining || s.drained[w.ID]
+	s.workers[w.ID] = &w
+	s.unsettled = true
+	has := make(map[job.AttemptRef]bool, len(c.attempts))
+	for i, ref := range c.attempts {
+		has[ref] = true
+		c.verdicts[i] = s.verdict(w.ID, ref)
+	}
+	for id := range w.Jobs {
+		j := s.jobs[id]
+		if !has[j.Ref()] {
+			s.missing(*j, now)
+		} else {
+			s.repeatCancels(j)
+		}
+	}
+}
+
+func (s *state) verdict(worker job.WorkerID, ref job.AttemptRef) Verdict {
+	if j := s.jobs[ref.Job]; j != nil {
+		if j.Ref() == ref && j.Worker == worker && j.State.OnWorker() {
+			return Keep
+		}
+		return Stop
+	}
+	if _, err := s.stored(ref.Job); err == nil {
+		return Stop
+	}
+	return Forget
+}
+
+// missing deals with an attempt that the agent, which is here again, does not have: it never arrived, or is gone.
+func (s *state) missing(j job.Job, now time.Time) {
+	switch {
+	case j.State == job.Assigned:
+		s.orders = append(s.orders, order{job: j, assign: true})
+	case j.State == job.Canceling && j.Started.IsZero():
+		if ended, err := j.Finish(job.Cause{Kind: job.CauseCanceled, Message: "canceled before it started"}, now); err == nil {
+			s.put(ended)
+		}
+	default:
+		s.lose(j, "its agent came back without it", now)
+	}
+}
+
+// repeatCancels sends again what the agent may have missed.
+func (s *state) repeatCancels(j *job.Job) {
+	if j.State == job.Canceling {
+		s.orders = append(s.orders, order{job: *j, step: -1})
+		return
+	}
+	for i := range j.Steps {
+		if step := &j.Steps[i]; step.CancelRequested && !step.State.Terminal() {
+			s.orders = append(s.orders, order{job: *j, step: i})
+		}
+	}
+}
+
+func (s *state) lose(j job.Job, why string, now time.Time) {
+	if lost, err := j.Lose(fmt.Sprintf("worker %s was lost: %s", j.Worker, why), now); err == nil {
+		s.put(lost)
+	}
+}
+
+// Disconnect notes that a session of a worker ended. Its jobs go on until its lease runs out.
+func (o *Orchestrator) Disconnect(ctx context.Context, id job.WorkerID, session uint64) error {
+	return o.inbox.put(ctx, &disconnect{id: id, session: session})
+}
+
+type disconnect struct {
+	noReply
+	id      job.WorkerID
+	session uint64
+}
+
+func (c *disconnect) apply(s *state, _ time.Time) {
+	if w := s.workers[c.id]; w != nil && w.Session == c.session {
+		w.Connected = false
+	}
+}
+
+// Heartbeat notes that a worker lives and what its machine does.
+func (o *Orchestrator) Heartbeat(ctx context.Context, id job.WorkerID, used job.Resources) error {
+	return o.inbox.put(ctx, &heartbeat{id: id, used: used})
+}
+
+type heartbeat struct {
+	noReply
+	id   job.WorkerID
+	used job.Resources
+}
+
+func (c *heartbeat) apply(s *state, now time.Time) {
+	if w := s.workers[c.id]; w != nil {
+		w.LastHeartbeat, w.Used = now, c.used
+	}
+}
+
+// Drain makes a worker, named by its id or name, take no new jobs, or take them again. It lasts over restarts of the server.
+func (o *Orchestrator) Drain(ctx context.Context, idOrName string, draining bool) (job.Worker, error) {
+	c := &drain{waiter: newWaiter(), worker: idOrName, draining: draining}
+	if err := o.do(ctx, c, c.waiter); err != nil {
+		return job.Worker{}, err
+	}
+	return c.result, c.err
+}
+
+type drain struct {
+	*waiter
+	worker   string
+	draining bool
+	result   job.Worker
+	err      error
+}
+
+func (c *drain) apply(s *state, _ time.Time) {
+	w, err := s.findWorker(c.worker)
+	if err != nil {
+		c.err = err
+		return
+	}
+	w.Draining = c.draining
+	s.drained[w.ID] = c.draining
+	s.unsettled = true
+	record := store.Record{Kind: drainRecord, Key: string(w.ID)}
+	if c.draining {
+		record.Value = []byte{1}
+	}
+	s.records = append(s.records, record)
+	c.result = snapshot(w)
+}
+
+func (s *state) findWorker(idOrName string) (*job.Worker, error) {
+	if w := s.workers[job.WorkerID(idOrName)]; w != nil {
+		return w, nil
+	}
+	for _, w := range s.workers {
+		if w.Name == idOrName {
+			return w, nil
+		}
+	}
+	return nil, job.Errorf(job.CodeNotFound, job.ReasonWorkerNotFound,
+		"there is no worker %q; `hodei worker list` shows those that are known", idOrName)
+}
+
+// checkLeases ends the attempts of workers that have been silent for longer than their lease, and forgets workers that have
+// been lost for long.
+func (s *state) checkLeases(now time.Time) {
+	for id, w := range s.workers {
+		silent := now.Sub(w.LastHeartbeat)
+		if w.Lost && silent > forgetWorker && len(w.Jobs) == 0 {
+			delete(s.workers, id)
+		}
+		if w.Lost || silent <= s.lease {
+			continue
+		}
+		w.Lost, w.Connected, s.unsettled = true, false, true
+		for id := range w.Jobs {
+			s.lose(*s.jobs[id], fmt.Sprintf("nothing was heard of it for %v", silent.Round(time.Second)), now)
+		}
+	}
+}
+
+// noReply is for commands that nobody waits for.
+type noReply struct{}
+
+func (noReply) done(error) {}
+
+// AgentDrains notes that the agent itself wants no new jobs, because it is about to stop, or wants them again. Unlike
+// Drain it ends with the agent's connection.
+func (o *Orchestrator) AgentDrains(ctx context.Context, id job.WorkerID, draining bool) error {
+	return o.inbox.put(ctx, &agentDrain{id: id, draining: draining})
+}
+
+type agentDrain struct {
+	noReply
+	id       job.WorkerID
+	draining bool
+}
+
+func (c *agentDrain) apply(s *state, _ time.Time) {
+	if w := s.workers[c.id]; w != nil {
+		w.Draining = c.draining || s.drained[c.id]
+		s.unsettled = true
+	}
+}

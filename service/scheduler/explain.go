@@ -1,0 +1,48 @@
+package scheduler
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+// explain says in one sentence why no worker can take the job now, counting every worker under the first filter that
+// refuses it.
+func explain(spec *job.Spec, workers []*candidate) string {
+	if len(workers) == 0 {
+		return "no worker has ever connected; start one with `hodei agent`, `hodei token create` shows how"
+	}
+	var refused [len(filters)][]*candidate
+	for _, c := range workers {
+		for i, f := range filters {
+			if !f.check(spec, c) {
+				refused[i] = append(refused[i], c)
+				break
+			}
+		}
+	}
+	var parts []string
+	for i, f := range filters {
+		if len(refused[i]) > 0 {
+			parts = append(parts, f.explain(spec, refused[i]))
+		}
+	}
+	return fmt.Sprintf("no worker can take it now: %s", strings.Join(parts, "; "))
+}
+
+// shape is equal for specs that every filter treats alike.
+func shape(spec *job.Spec) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d/%d", spec.Resources.MilliCPU, spec.Resources.MemoryMiB)
+	for _, name := range slices.Sorted(maps.Keys(spec.Resources.Extras)) {
+		fmt.Fprintf(&b, "/%s=%d", name, spec.Resources.Extras[name])
+	}
+	for i := range spec.Constraints {
+		c := &spec.Constraints[i]
+		fmt.Fprintf(&b, "/%q %d %q", c.Label, c.Operator, c.Values)
+	}
+	return b.String()
+}
