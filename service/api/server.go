@@ -1,0 +1,110 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect/v2"
+	"connectrpc.com/otelconnect"
+	"connectrpc.com/validate"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/hodei-jobs/hodei/gen/hodei/admin/v1/adminv1connect"
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
+	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
+	"github.com/hodei-jobs/hodei/service/fleet"
+	"github.com/hodei-jobs/hodei/service/identity"
+	"github.com/hodei-jobs/hodei/service/logs"
+	"github.com/hodei-jobs/hodei/service/orchestrator"
+)
+
+// MaxRequestBytes is the largest message that a client may send.
+const MaxRequestBytes = 4 << 20
+
+// Config is what the handlers serve. All fields are required.
+type Config struct {
+	Jobs      *orchestrator.Orchestrator
+	Fleet     *fleet.Fleet
+	Logs      *logs.Service
+	Tokens    *identity.Tokens
+	Enrolment *identity.Enrolment
+	CAPin     string
+	Logger    *slog.Logger
+	Meters    metric.MeterProvider
+	Tracers   trace.TracerProvider
+}
+
+// NewHandler serves the public API, the operators' API, the worker protocol, reflection and health on one port.
+func NewHandler(config Config) (http.Handler, error) {
+	public, err := publicServer(config)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	connecthttp.Mount(mux, public, connecthttp.WithReadMaxBytes(MaxRequestBytes), connecthttp.WithCompressMinBytes(1024))
+	connecthttp.Mount(mux, workerServer(config), connecthttp.WithReadMaxBytes(MaxRequestBytes), connecthttp.WithCompressors())
+	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(
+		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName, adminv1connect.TokenServiceName)))
+	return mux, nil
+}
+
+func publicServer(config Config) (*connect.Server, error) {
+	telemetry, err := otelconnect.NewServerInterceptor(
+		otelconnect.WithMeterProvider(config.Meters), otelconnect.WithTracerProvider(config.Tracers))
+	if err != nil {
+		return nil, fmt.Errorf("making the interceptor for telemetry: %w", err)
+	}
+	// The rules of the messages that carry most of the load are compiled now, so that the first caller need not wait.
+	validator, err := protovalidate.New(protovalidate.WithMessages(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobsRequest{},
+		&hodeiv1.TailLogsRequest{}, &hodeiv1.GetJobRequest{}, &hodeiv1.WatchJobsRequest{}))
+	if err != nil {
+		return nil, fmt.Errorf("compiling the rules of the messages: %w", err)
+	}
+	server := connect.NewServer(telemetry, translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), access,
+		validate.NewServerInterceptor(validate.WithValidator(validator)))
+	hodeiv1connect.RegisterJobServiceHandler(server, &jobService{jobs: config.Jobs})
+	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})
+	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})
+	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.CAPin})
+	grpcreflect.Register(server)
+	return server, nil
+}
+
+// workerServer serves the worker protocol: without telemetry and rules for every frame, whose cost would be paid for each
+// of many small messages.
+func workerServer(config Config) *connect.Server {
+	server := connect.NewServer(translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), access)
+	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{fleet: config.Fleet, enrolment: config.Enrolment})
+	return server
+}
+
+// logCalls writes one line for each call that failed, and for each call when debugging.
+func logCalls(logger *slog.Logger) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			start := time.Now()
+			err := next(ctx, spec, stream)
+			level := slog.LevelDebug
+			if err != nil && ctx.Err() == nil {
+				level = slog.LevelInfo
+			}
+			if logger.Enabled(ctx, level) {
+				peer := ""
+				if info, ok := connect.CallInfoForServerContext(ctx); ok {
+					peer = info.PeerAddr
+				}
+				logger.Log(ctx, level, "call", "procedure", spec.Procedure, "peer", peer, "seconds", time.Since(start).Seconds(), "error", err)
+			}
+			return err
+		}
+	}
+}

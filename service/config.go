@@ -1,0 +1,51 @@
+package service
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config says where a server keeps its data and where it listens. The zero value of every field but DataDir is good.
+type Config struct {
+	// DataDir holds everything: the store, and the certificates in its folder "tls". It is made when it is not there.
+	DataDir string
+	// Listen is the address of the API, "host:port"; port 0 takes any free one. Default 127.0.0.1:7443.
+	Listen string
+	// OpsListen is the address of the operations port, which asks nobody who they are. Default 127.0.0.1:7444; "-" for none.
+	OpsListen string
+	// Hosts are further names and addresses under which clients reach the server; its certificate names them.
+	Hosts []string
+	// Lease is how long a worker may be silent before its jobs count as lost. Default 15 s.
+	Lease time.Duration
+	// MaxUnfinishedJobs bounds the queue; beyond it submits are refused. Default 1,000,000.
+	MaxUnfinishedJobs int
+	// Version is shown in logs and telemetry.
+	Version string
+	// Logger takes the server's log. Default: none.
+	Logger *slog.Logger
+}
+
+// Default addresses.
+const (
+	DefaultListen    = "127.0.0.1:7443"
+	DefaultOpsListen = "127.0.0.1:7444"
+)
+
+// noOperations as OpsListen switches the operations port off.
+const noOperations = "-"
+
+func (c Config) withDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = DefaultListen
+	}
+	if c.OpsListen == "" {
+		c.OpsListen = DefaultOpsListen
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	return c
+}

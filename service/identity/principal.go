@@ -1,0 +1,70 @@
+// Package identity knows who is who: the certificate authority, the tokens with which agents enrol, and what each identity
+// may do.
+package identity
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+// Kind is a sort of identity.
+type Kind uint8
+
+// The kinds. The zero value is a caller without proof.
+const (
+	Anonymous Kind = iota
+	User           // a person or a script
+	Agent
+)
+
+// Principal is who makes a call. The zero value is nobody.
+type Principal struct {
+	Kind   Kind
+	Name   string       // of a user
+	Worker job.WorkerID // of an agent
+}
+
+// String names the principal in records and messages: "user/ada", "agent/wkr_...", "anonymous".
+func (p Principal) String() string {
+	switch p.Kind {
+	case User:
+		return "user/" + p.Name
+	case Agent:
+		return "agent/" + string(p.Worker)
+	default:
+		return "anonymous"
+	}
+}
+
+// uriScheme is the scheme of the one URI in every certificate: hodei://user/NAME or hodei://agent/WORKER.
+const uriScheme = "hodei"
+
+func (p Principal) uri() *url.URL {
+	if p.Kind == Agent {
+		return &url.URL{Scheme: uriScheme, Host: "agent", Path: "/" + string(p.Worker)}
+	}
+	return &url.URL{Scheme: uriScheme, Host: "user", Path: "/" + p.Name}
+}
+
+// PrincipalOf reads the identity from a certificate that was verified already.
+func PrincipalOf(certificate *x509.Certificate) (Principal, error) {
+	if len(certificate.URIs) != 1 {
+		return Principal{}, fmt.Errorf("the certificate has %d URIs instead of one", len(certificate.URIs))
+	}
+	uri := certificate.URIs[0]
+	name := strings.TrimPrefix(uri.Path, "/")
+	if uri.Scheme != uriScheme || name == "" || strings.Contains(name, "/") {
+		return Principal{}, fmt.Errorf("the certificate's URI %q is not of the form hodei://user/NAME or hodei://agent/WORKER", uri)
+	}
+	switch uri.Host {
+	case "user":
+		return Principal{Kind: User, Name: name}, nil
+	case "agent":
+		return Principal{Kind: Agent, Worker: job.WorkerID(name)}, nil
+	}
+	return Principal{}, fmt.Errorf("the certificate's URI %q names neither a user nor an agent", uri)
+}

@@ -1,0 +1,273 @@
+// Package service is the server: it puts the parts together and runs them. It is the only place that knows every adapter.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hodei-jobs/hodei/service/api"
+	"github.com/hodei-jobs/hodei/service/bus"
+	"github.com/hodei-jobs/hodei/service/fleet"
+	"github.com/hodei-jobs/hodei/service/identity"
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/logs"
+	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/store/pebblestore"
+	"github.com/hodei-jobs/hodei/service/telemetry"
+)
+
+const (
+	// busEvents is how many events a slow reader may be behind before it has to start over.
+	busEvents = 16_384
+	// drainTime is how long agents have to leave by themselves when the server stops.
+	drainTime = 2 * time.Second
+	// reconnectAfter is how long agents wait before they try again.
+	reconnectAfter = time.Second
+)
+
+// Server is a Hodei server. Make it with New, then call Run.
+type Server struct {
+	config    Config
+	store     *pebblestore.Store
+	authority *identity.Authority
+	tokens    *identity.Tokens
+	jobs      *orchestrator.Orchestrator
+	fleet     *fleet.Fleet
+	logs      *logs.Service
+	telemetry *telemetry.Telemetry
+	api, ops  *http.Server
+	listener  net.Listener
+	opsListen net.Listener // nil: none
+	stopping  atomic.Bool
+}
+
+// New opens the data folder, recovers the jobs in it and listens. Errors say what stands in the way: another server on the
+// same folder, a port in use, a damaged store. After New, Run must be called, or Close.
+func New(ctx context.Context, config Config) (*Server, error) {
+	config = config.withDefaults()
+	if config.DataDir == "" {
+		return nil, errors.New("no data folder was given; set --data-dir")
+	}
+	s := &Server{config: config}
+	if err := s.build(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) build(ctx context.Context) error {
+	if err := s.listen(); err != nil { // first, because a port in use is the likeliest trouble and the cheapest to see
+		return err
+	}
+	var err error
+	dir := s.config.DataDir
+	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), s.config.Hosts, time.Now); err != nil {
+		return err
+	}
+	if s.store, err = pebblestore.Open(filepath.Join(dir, "store"), pebblestore.Options{Logger: s.config.Logger}); err != nil {
+		return err
+	}
+	if s.telemetry, err = telemetry.Setup(ctx, "hodei", s.config.Version); err != nil {
+		return err
+	}
+	metrics, err := s.telemetry.NewMetrics(s.snapshot)
+	if err != nil {
+		return err
+	}
+	s.tokens = identity.NewTokens(s.store, time.Now)
+	s.logs = logs.New(s.store, metrics, s.config.Logger)
+	s.fleet = fleet.New(s.logs, s.config.Logger)
+	s.jobs, err = orchestrator.Open(ctx, orchestrator.Config{
+		Store: s.store, Bus: bus.New(busEvents), Dispatcher: s.fleet, Metrics: metrics, Logger: s.config.Logger,
+		Clock: time.Now, NewJobID: newJobID(), MaxUnfinished: s.config.MaxUnfinishedJobs, Lease: s.config.Lease,
+	})
+	if err != nil {
+		return err
+	}
+	s.fleet.Attach(s.jobs)
+	return s.serveHandlers()
+}
+
+func (s *Server) serveHandlers() error {
+	handler, err := api.NewHandler(api.Config{
+		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens,
+		Enrolment: identity.NewEnrolment(s.authority, s.tokens), CAPin: s.authority.Pin(),
+		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
+	})
+	if err != nil {
+		return err
+	}
+	s.api = newAPIServer(handler, s.authority.ServerTLS(), s.config.Logger)
+	s.ops = newOpsServer(telemetry.OperationsHandler(s.telemetry.Registry, s.ready))
+	return nil
+}
+
+func (s *Server) listen() error {
+	var err error
+	if s.listener, err = net.Listen("tcp", s.config.Listen); err != nil {
+		return explainListen("the API", s.config.Listen, "--listen", err)
+	}
+	if s.config.OpsListen == noOperations {
+		return nil
+	}
+	if s.opsListen, err = net.Listen("tcp", s.config.OpsListen); err != nil {
+		return explainListen("the operations port", s.config.OpsListen, "--ops-listen", err)
+	}
+	return nil
+}
+
+func explainListen(what, address, flag string, err error) error {
+	return fmt.Errorf("cannot listen for %s on %s: %w; another program may have it: stop that, or choose another address with %s",
+		what, address, err, flag)
+}
+
+// newJobID returns ids that grow, also within a millisecond and when the clock is set back. Only the reactor calls it.
+func newJobID() func() job.ID {
+	entropy := ulid.DefaultEntropy()
+	var last uint64
+	return func() job.ID {
+		last = max(last, ulid.Now())
+		return job.ID("job_" + strings.ToLower(ulid.MustNew(last, entropy).String()))
+	}
+}
+
+// URL is where clients reach the API.
+func (s *Server) URL() string {
+	host, port, err := net.SplitHostPort(s.listener.Addr().String())
+	if err != nil {
+		return "https://" + s.listener.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// OpsURL is where operators find metrics and health; empty when the port is off.
+func (s *Server) OpsURL() string {
+	if s.opsListen == nil {
+		return ""
+	}
+	return "http://" + s.opsListen.Addr().String()
+}
+
+// Credentials are the files with which an administrator's client connects.
+type Credentials struct{ CA, Certificate, Key string }
+
+// AdminCredentials returns the files of the administrator that the first boot made.
+func (s *Server) AdminCredentials() Credentials {
+	return Credentials{
+		CA: s.authority.CACertificatePath(), Certificate: s.authority.AdminCertificatePath(), Key: s.authority.AdminKeyPath(),
+	}
+}
+
+// CreateAgentToken makes a token with which one agent may enrol, and returns its secret and the CA's pin.
+func (s *Server) CreateAgentToken(ctx context.Context, ttl time.Duration) (secret, pin string, err error) {
+	_, secret, err = s.tokens.Create(ctx, identity.CreateOptions{TTL: ttl})
+	return secret, s.authority.Pin(), err
+}
+
+// Run serves until the context ends, then lets agents and calls leave, and closes the store. The error says why the server
+// could not go on.
+func (s *Server) Run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	// The engine outlives the listeners, so that calls under way can end.
+	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopEngine()
+	var parts errgroup.Group
+	fatal := make(chan error, 2)
+	for _, part := range []func(context.Context) error{s.jobs.Run, s.logs.Run} {
+		parts.Go(func() error {
+			err := part(engine)
+			if err != nil {
+				fatal <- err
+			}
+			return err
+		})
+	}
+	group.Go(func() error { return serve(func() error { return s.api.ServeTLS(s.listener, "", "") }) })
+	if s.opsListen != nil {
+		group.Go(func() error { return serve(func() error { return s.ops.Serve(s.opsListen) }) })
+	}
+	group.Go(func() error {
+		defer s.shutdown()
+		select {
+		case <-running.Done():
+			return nil
+		case err := <-fatal:
+			return err
+		case <-s.store.Failed():
+			return errors.New("the store failed, see the log above; free space or repair the disk, then start the server again")
+		}
+	})
+	s.config.Logger.Info("server ready", "url", s.URL(), "operations", s.OpsURL(), "data", s.config.DataDir, "version", s.config.Version)
+	err := group.Wait()
+	stopEngine()
+	return errors.Join(err, parts.Wait(), s.Close())
+}
+
+func serve(run func() error) error {
+	if err := run(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// shutdown tells agents to come back later, lets calls end, and cuts off what is left.
+func (s *Server) shutdown() {
+	s.stopping.Store(true)
+	s.fleet.Drain(reconnectAfter)
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	for _, server := range []*http.Server{s.api, s.ops} {
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close() // the streams that did not end by themselves
+		}
+	}
+}
+
+// Close releases what New has opened, when Run was not called.
+func (s *Server) Close() error {
+	var problems []error
+	for _, l := range []net.Listener{s.listener, s.opsListen} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			problems = append(problems, err)
+		}
+	}
+	if s.telemetry != nil {
+		if err := s.telemetry.Shutdown(context.Background()); err != nil {
+			s.config.Logger.Warn("the last telemetry was not sent", "error", err)
+		}
+	}
+	if s.store != nil {
+		problems = append(problems, s.store.Close())
+		s.store = nil
+	}
+	return errors.Join(problems...)
+}
+
+// ready says why the server cannot take work.
+func (s *Server) ready() error {
+	if s.stopping.Load() {
+		return errors.New("the server is stopping")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, err := s.jobs.Overview(ctx); err != nil {
+		return fmt.Errorf("the reactor does not answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+// Package pebblestore keeps everything in one folder with Pebble: the embedded store, for one server.
+package pebblestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+	"github.com/hodei-jobs/hodei/service/store/storerecord"
+)
+
+// Options tune a store. The zero value is good.
+type Options struct {
+	Logger     *slog.Logger // nil: none
+	FS         vfs.FS       // nil: the disk
+	CacheBytes int64        // of the block cache; 0: 32 MiB
+}
+
+// The sizes were chosen for bursts of small commits in little memory: two memtables and the cache are what an idle store
+// may come to hold.
+const (
+	defaultCacheBytes = 32 << 20
+	memTableBytes     = 32 << 20
+	bloomBitsPerKey   = 10
+)
+
+// Store is a store.Store.
+type Store struct {
+	db     *pebble.DB
+	logger *slog.Logger
+	failed atomic.Pointer[error] // the first failed write
+	broken chan struct{}         // closed with it
+}
+
+// Open opens the store in dir, and makes it when there is none. The error says when another process has it open, when a
+// newer program made it, or when it is damaged.
+func Open(dir string, options Options) (*Store, error) {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{logger: options.Logger, broken: make(chan struct{})}
+	db, err := pebble.Open(dir, s.pebbleOptions(options))
+	if err != nil {
+		return nil, explainOpen(dir, err)
+	}
+	s.db = db
+	if err := s.checkFormat(dir); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) pebbleOptions(options Options) *pebble.Options {
+	if options.CacheBytes == 0 {
+		options.CacheBytes = defaultCacheBytes
+	}
+	p := &pebble.Options{
+		FS:                          options.FS,
+		CacheSize:                   options.CacheBytes,
+		MemTableSize:                memTableBytes,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      pebbleLogger{s},
+	}
+	p.EventListener = &pebble.EventListener{BackgroundError: func(err error) {
+		s.logger.Error("the store failed in the background", "error", err)
+	}}
+	for i := range p.Levels {
+		p.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
+	}
+	return p
+}
+
+// formatVersion is the layout of the keys. A store of a newer one is refused.
+const formatVersion = 1
+
+func (s *Store) checkFormat(dir string) error {
+	value, err := s.get(formatKey)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return s.write(s.db.NewBatch(), func(b *pebble.Batch) error { return b.Set(formatKey, []byte{formatVersion}, nil) })
+	}
+	if err != nil {
+		return fmt.Errorf("reading the format of the store in %s: %w", dir, err)
+	}
+	if len(value) != 1 || value[0] != formatVersion {
+		return fmt.Errorf("the store in %s has format %v and this program reads format %d; run the version of hodei that wrote it, or use another folder",
+			dir, value, formatVersion)
+	}
+	return nil
+}
+
+// Failed is closed when a write has failed. The store takes no more writes then, and the process should end.
+func (s *Store) Failed() <-chan struct{} { return s.broken }
+
+// Close implements store.Store.
+func (s *Store) Close() error { return s.db.Close() }
+
+// fail keeps the first failure: after it, what is on the disk is unknown until the store is opened again.
+func (s *Store) fail(err error) {
+	if s.failed.CompareAndSwap(nil, &err) {
+		close(s.broken)
+	}
+}
+
+// write fills a batch and commits it durably.
+func (s *Store) write(batch *pebble.Batch, fill func(*pebble.Batch) error) error {
+	if err := fill(batch); err != nil {
+		return errors.Join(err, batch.Close())
+	}
+	if err := s.failed.Load(); err != nil {
+		return errors.Join(fmt.Errorf("the store takes no writes since one failed: %w", *err), batch.Close())
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		s.fail(err)
+		return err
+	}
+	// Pebble reports a commit that failed through its logger and then returns as if it had not.
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return batch.Close()
+}
+
+// get returns a copy of a value.
+func (s *Store) get(key []byte) ([]byte, error) {
+	value, closer, err := s.db.Get(key)
+	if err != nil {
+		return nil, err
+	}
+	out := append([]byte(nil), value...)
+	return out, closer.Close()
+}
+
+// Commit implements store.Committer.
+func (s *Store) Commit(_ context.Context, b *store.Batch) error {
+	return s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
+		w := writer{batch: batch}
+		for i := range b.Accepted {
+			w.accept(&b.Accepted[i])
+		}
+		for i := range b.Changed {
+			w.change(&b.Changed[i])
+		}
+		for i := range b.Requests {
+			w.set(requestKey(b.Requests[i].ID), storerecord.AppendRequest(w.value[:0], &b.Requests[i]))
+		}
+		for i := range b.Records {
+			w.record(&b.Records[i])
+		}
+		return w.err
+	})
+}
+
+// writer fills a batch, reusing its buffer, and keeps the first error.
+type writer struct {
+	batch *pebble.Batch
+	value []byte
+	err   error
+}
+
+func (w *writer) set(key, value []byte) {
+	w.value = value
+	if w.err == nil {
+		w.err = w.batch.Set(key, value, nil)
+	}
+}
+
+func (w *writer) delete(key []byte) {
+	if w.err == nil {
+		w.err = w.batch.Delete(key, nil)
+	}
+}
+
+func (w *writer) accept(j *job.Job) {
+	w.set(specKey(j.ID), storerecord.AppendSpec(w.value[:0], j.Spec))
+	w.set(stateKey(j.ID), storerecord.AppendState(w.value[:0], j))
+	w.set(namespaceKey(j.Spec.Namespace, j.ID), nil)
+	if !j.State.Terminal() {
+		w.set(unfinishedKey(j.ID), nil)
+	}
+}
+
+func (w *writer) change(j *job.Job) {
+	w.set(stateKey(j.ID), storerecord.AppendState(w.value[:0], j))
+	if j.State.Terminal() {
+		w.delete(unfinishedKey(j.ID))
+	}
+}
+
+func (w *writer) record(r *store.Record) {
+	if len(r.Value) == 0 {
+		w.delete(recordKey(r.Kind, r.Key))
+		return
+	}
+	w.set(recordKey(r.Kind, r.Key), r.Value)
+}

@@ -1,0 +1,112 @@
+package storerecord
+
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// AppendChunk appends the record of a chunk; what names it (job, attempt, offset) is in its key.
+func AppendChunk(b []byte, c *store.Chunk) []byte {
+	b = append(b, Version)
+	b = appendNumber(b, 1, c.Step)
+	b = appendNumber(b, 2, c.Stream)
+	b = appendTime(b, 3, c.Time)
+	return appendBytes(b, 4, c.Data)
+}
+
+// DecodeChunk reads the record of a chunk into c. The data is a copy.
+func DecodeChunk(record []byte, c *store.Chunk) error {
+	return fields(record, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			c.Step = v.int32()
+		case 2:
+			c.Stream = store.Stream(v.number) //nolint:gosec // an unknown stream is shown as such
+		case 3:
+			c.Time = v.time()
+		case 4:
+			c.Data = append([]byte(nil), v.bytes...)
+		}
+		return nil
+	})
+}
+
+// AppendLogEnd appends the record of a log's end, without the log's name.
+func AppendLogEnd(b []byte, e *store.LogEnd) []byte {
+	b = append(b, Version)
+	b = appendNumber(b, 1, e.Bytes)
+	b = appendString(b, 2, e.Missing)
+	for i := range e.Streams {
+		s := &e.Streams[i]
+		b = appendMessage(b, 3, func(b []byte) []byte {
+			b = appendNumber(b, 1, s.Step)
+			b = appendNumber(b, 2, s.Stream)
+			b = appendNumber(b, 3, s.Bytes)
+			return appendBytes(b, 4, s.SHA256[:])
+		})
+	}
+	return b
+}
+
+// DecodeLogEnd reads the record of a log's end.
+func DecodeLogEnd(record []byte, ref store.LogRef) (*store.LogEnd, error) {
+	e := &store.LogEnd{Ref: ref}
+	err := fields(record, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			e.Bytes = v.number
+		case 2:
+			e.Missing = string(v.bytes)
+		case 3:
+			return addTotal(e, v.bytes)
+		}
+		return nil
+	})
+	return e, err
+}
+
+func addTotal(e *store.LogEnd, b []byte) error {
+	var s store.StreamTotal
+	err := message(b, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			s.Step = v.int32()
+		case 2:
+			s.Stream = store.Stream(v.number) //nolint:gosec // an unknown stream is shown as such
+		case 3:
+			s.Bytes = v.number
+		case 4:
+			copy(s.SHA256[:], v.bytes)
+		}
+		return nil
+	})
+	e.Streams = append(e.Streams, s)
+	return err
+}
+
+// AppendRequest appends the record of a request, without its id.
+func AppendRequest(b []byte, r *store.Request) []byte {
+	b = append(b, Version)
+	b = appendBytes(b, 1, r.Hash[:])
+	b = appendString(b, 2, string(r.Job))
+	return appendTime(b, 3, r.Expires)
+}
+
+// DecodeRequest reads the record of a request.
+func DecodeRequest(record []byte, id string) (store.Request, error) {
+	r := store.Request{ID: id}
+	err := fields(record, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			copy(r.Hash[:], v.bytes)
+		case 2:
+			r.Job = job.ID(v.bytes)
+		case 3:
+			r.Expires = v.time()
+		}
+		return nil
+	})
+	return r, err
+}
