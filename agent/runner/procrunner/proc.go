@@ -1,0 +1,62 @@
+//go:build linux
+
+package procrunner
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// processInfo is what /proc says of a process.
+type processInfo struct {
+	pid, parent, session int
+	zombie               bool
+}
+
+// processes returns all processes of the machine that can be seen.
+func processes() []processInfo {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close() //nolint:errcheck // only read
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	var all []processInfo
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if p, ok := readProcess(pid); ok {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// readProcess parses /proc/PID/stat: pid (command) state ppid pgrp session. The command may contain anything, so the fields
+// are counted from its closing parenthesis.
+func readProcess(pid int) (processInfo, bool) {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return processInfo{}, false
+	}
+	end := bytes.LastIndexByte(data, ')')
+	if end < 0 {
+		return processInfo{}, false
+	}
+	fields := bytes.Fields(data[end+1:])
+	if len(fields) < 4 {
+		return processInfo{}, false
+	}
+	parent, errParent := strconv.Atoi(string(fields[1]))
+	session, errSession := strconv.Atoi(string(fields[3]))
+	state := fields[0][0]
+	return processInfo{pid: pid, parent: parent, session: session, zombie: state == 'Z' || state == 'X'},
+		errParent == nil && errSession == nil
+}

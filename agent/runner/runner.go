@@ -1,0 +1,72 @@
+// Package runner is the port between the agent and what runs a step.
+package runner
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// Runner starts steps. Its methods may be called from several goroutines at once.
+type Runner interface {
+	// Start starts a step. An error is a *StartError; then nothing runs.
+	Start(Command) (Process, error)
+	// Recover ends what a former life of the agent has left behind.
+	Recover() error
+}
+
+// Command is a step to run.
+type Command struct {
+	ID               string   // unique among the agent's steps, and safe as a file name
+	Argv             []string // the program and its arguments
+	Env              []string // the whole environment, KEY=VALUE; its PATH finds the program
+	Dir              string   // where it starts
+	Stdout, Stderr   io.Writer
+	Grace            time.Duration // between SIGTERM and SIGKILL
+	MemoryLimitBytes int64         // 0: none
+}
+
+// Process is a running step: its first process and everything that came of it.
+type Process interface {
+	// Wait returns when nothing of the step runs any more and all its output was written. It must be called once.
+	Wait() Result
+	// Stop ends the step: SIGTERM to all its processes and SIGKILL after the grace, or SIGKILL at once with force. It does
+	// not wait, and may be called more than once and at any time.
+	Stop(force bool)
+}
+
+// Result is how a step ended.
+type Result struct {
+	ExitCode  int
+	Signal    string // "SIGKILL"; empty when the process exited by itself
+	OOMKilled bool
+	Usage     Usage
+}
+
+// Usage is what the step's processes used.
+type Usage struct {
+	UserCPU, SystemCPU time.Duration
+	MaxRSSKiB          int64
+}
+
+// Exit codes of steps that could not be started, as shells have them.
+const (
+	ExitFailure       = 125 // of the agent or the machine
+	ExitNotExecutable = 126
+	ExitNotFound      = 127
+)
+
+// StartError says why a step could not be started.
+type StartError struct {
+	ExitCode int    // ExitFailure, ExitNotExecutable or ExitNotFound
+	Invalid  bool   // the command is at fault, not the machine
+	Message  string // what is wrong and what to do
+}
+
+// Error returns the message.
+func (e *StartError) Error() string { return e.Message }
+
+// Invalid makes the StartError of a command that is at fault.
+func Invalid(exitCode int, format string, args ...any) *StartError {
+	return &StartError{ExitCode: exitCode, Invalid: true, Message: fmt.Sprintf(format, args...)}
+}
