@@ -99,7 +99,7 @@ func streamFromProto(p hwpv1.LogStream) (store.Stream, error) {
 func logEndFromProto(p *hwpv1.LogEnd) store.LogEnd {
 	end := store.LogEnd{
 		Ref:   store.LogRef{Job: job.ID(p.GetAttempt().GetJobId()), Attempt: p.GetAttempt().GetAttempt()},
-		Bytes: p.GetTotalBytes(),
+		Bytes: p.GetTotalBytes(), Missing: p.GetMissing(),
 	}
 	for _, s := range p.GetStreams() {
 		total := store.StreamTotal{Step: s.GetStep(), Stream: store.Stream(s.GetStream()), Bytes: s.GetTotalBytes()}

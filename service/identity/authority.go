@@ -2,35 +2,13 @@ package identity
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"errors"
-	"fmt"
-	"math/big"
-	"net"
-	"net/url"
-	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
-
-	"github.com/hodei-jobs/hodei/service/job"
-)
-
-// How long certificates live. Short ones renew themselves.
-const (
-	caLife     = 10 * 365 * 24 * time.Hour
-	serverLife = 90 * 24 * time.Hour
-	userLife   = 365 * 24 * time.Hour
-	agentLife  = 24 * time.Hour
-	// clockSkew is how far other machines' clocks may be behind.
-	clockSkew = 5 * time.Minute
 )
 
 // Names of the files in the authority's folder.
@@ -61,32 +39,32 @@ type keyPair struct {
 
 // OpenAuthority opens the authority in dir. The first time it makes a CA, a certificate for the server, valid for
 // localhost, this machine's name and hosts, and one for the administrator; later it renews the latter two when they are
-// old. Keys are readable by their owner only.
+// old. What a crash left half made is completed. Keys are readable by their owner only. The error says what is wrong with
+// the folder or a host, and what to do.
+//
+// One process at a time may use a folder; now is the clock by which certificates begin and end.
 func OpenAuthority(dir string, hosts []string, now func() time.Time) (*Authority, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder for certificates: %w", err)
+	names, err := serverHosts(hosts)
+	if err != nil {
+		return nil, err
 	}
-	a := &Authority{dir: dir, hosts: serverHosts(hosts), now: now}
-	var err error
+	if err := openFolder(dir); err != nil {
+		return nil, err
+	}
+	a := &Authority{dir: dir, hosts: names, now: now}
 	if a.ca, err = a.openCA(); err != nil {
 		return nil, err
 	}
 	if err := a.openServer(); err != nil {
 		return nil, err
 	}
-	return a, a.openAdmin()
-}
-
-func serverHosts(hosts []string) []string {
-	all := append([]string{"localhost", "127.0.0.1", "::1"}, hosts...)
-	if name, err := os.Hostname(); err == nil {
-		all = append(all, name)
+	if err := a.openAdmin(); err != nil {
+		return nil, err
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	return a, nil
 }
 
-// CACertificatePath, AdminCertificatePath and AdminKeyPath are the files that a client of this server needs.
+// CACertificatePath is the file with the CA's certificate, by which clients know the right server.
 func (a *Authority) CACertificatePath() string { return filepath.Join(a.dir, caFile+certificatePE) }
 
 // AdminCertificatePath is the file with the administrator's certificate.
@@ -97,7 +75,7 @@ func (a *Authority) AdminCertificatePath() string {
 // AdminKeyPath is the file with the administrator's key.
 func (a *Authority) AdminKeyPath() string { return filepath.Join(a.dir, adminFile+keyPE) }
 
-// CADER returns the CA's certificate.
+// CADER returns the CA's certificate in DER. The caller must not change it.
 func (a *Authority) CADER() []byte { return a.ca.certificate.Raw }
 
 // Pin returns "sha256:" and the hash of the CA's public key, by which agents know the right server.
@@ -117,6 +95,7 @@ func (a *Authority) ServerTLS() *tls.Config {
 		GetCertificate: a.serverCertificate,
 		ClientAuth:     tls.VerifyClientCertIfGiven,
 		ClientCAs:      clients,
+		Time:           a.now,
 		// A resumed session would not check the client's certificate again, so there are none.
 		SessionTicketsDisabled: true,
 		// Records of full size from the start: output comes in bulk.
@@ -136,127 +115,13 @@ func (a *Authority) serverCertificate(*tls.ClientHelloInfo) (*tls.Certificate, e
 		return a.server, nil //nolint:nilerr // the old one is good for another month; the next handshake tries again
 	}
 	a.server = a.withChain(pair)
+	_ = a.save(serverFile, pair) // a full disk is no reason to serve an old certificate; the next boot makes another one
 	return a.server, nil
-}
-
-// old reports whether two thirds of a certificate's life are over.
-func (a *Authority) old(c *x509.Certificate) bool {
-	life := c.NotAfter.Sub(c.NotBefore)
-	return a.now().After(c.NotBefore.Add(life * 2 / 3))
 }
 
 // withChain lets the server send the CA too: an agent that enrols checks its pin against it.
 func (a *Authority) withChain(p *keyPair) *tls.Certificate {
 	return &tls.Certificate{
 		Certificate: [][]byte{p.certificate.Raw, a.ca.certificate.Raw}, PrivateKey: p.key, Leaf: p.certificate,
-	}
-}
-
-func (a *Authority) openCA() (*keyPair, error) {
-	pair, err := a.load(caFile)
-	if err == nil {
-		if !pair.certificate.IsCA {
-			return nil, fmt.Errorf("%s holds a certificate that is not a CA's", a.CACertificatePath())
-		}
-		return pair, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	template := a.template(pkix.Name{CommonName: "Hodei Jobs CA"}, caLife)
-	template.IsCA, template.BasicConstraintsValid, template.MaxPathLenZero = true, true, true
-	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-	return a.save(caFile, template, &keyPair{certificate: template, key: key}, key)
-}
-
-func (a *Authority) openServer() error {
-	pair, err := a.load(serverFile)
-	fresh := err == nil && !a.old(pair.certificate) && slices.Equal(certificateHosts(pair.certificate), a.hosts) &&
-		pair.certificate.CheckSignatureFrom(a.ca.certificate) == nil
-	if !fresh {
-		if pair, err = a.issueServer(); err != nil {
-			return err
-		}
-	}
-	a.server = a.withChain(pair)
-	return nil
-}
-
-func certificateHosts(c *x509.Certificate) []string {
-	hosts := slices.Clone(c.DNSNames)
-	for _, ip := range c.IPAddresses {
-		hosts = append(hosts, ip.String())
-	}
-	slices.Sort(hosts)
-	return hosts
-}
-
-func (a *Authority) issueServer() (*keyPair, error) {
-	template := a.template(pkix.Name{CommonName: "Hodei Jobs server"}, serverLife)
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	for _, host := range a.hosts {
-		if ip := net.ParseIP(host); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, host)
-		}
-	}
-	return a.issue(serverFile, template)
-}
-
-func (a *Authority) openAdmin() error {
-	pair, err := a.load(adminFile)
-	if err == nil && !a.old(pair.certificate) && pair.certificate.CheckSignatureFrom(a.ca.certificate) == nil {
-		return nil
-	}
-	template := a.template(pkix.Name{CommonName: Administrator}, userLife)
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	template.URIs = []*url.URL{Principal{Kind: User, Name: Administrator}.uri()}
-	_, err = a.issue(adminFile, template)
-	return err
-}
-
-// issue makes a key and a certificate for it, and writes both.
-func (a *Authority) issue(name string, template *x509.Certificate) (*keyPair, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	return a.save(name, template, a.ca, key)
-}
-
-// SignAgent signs the request of an agent: a certificate for a worker's identity and nothing else that the request may ask
-// for. The error, a *job.Error, says what is wrong with the request.
-func (a *Authority) SignAgent(csrDER []byte, id job.WorkerID) ([]byte, error) {
-	request, err := x509.ParseCertificateRequest(csrDER)
-	if err != nil {
-		return nil, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "csr_der is no certificate request: %v", err)
-	}
-	if err := request.CheckSignature(); err != nil {
-		return nil, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "csr_der is not signed by its own key: %v", err)
-	}
-	key, ok := request.PublicKey.(*ecdsa.PublicKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return nil, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "csr_der has a key that is not ECDSA P-256")
-	}
-	template := a.template(pkix.Name{CommonName: string(id)}, agentLife)
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	template.URIs = []*url.URL{Principal{Kind: Agent, Worker: id}.uri()}
-	return x509.CreateCertificate(rand.Reader, template, a.ca.certificate, key, a.ca.key)
-}
-
-func (a *Authority) template(subject pkix.Name, life time.Duration) *x509.Certificate {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		serial = big.NewInt(a.now().UnixNano()) // crypto/rand does not fail; unique is all that a serial must be
-	}
-	return &x509.Certificate{
-		SerialNumber: serial, Subject: subject,
-		NotBefore: a.now().Add(-clockSkew), NotAfter: a.now().Add(life),
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
 	}
 }

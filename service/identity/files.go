@@ -2,13 +2,14 @@ package identity
 
 import (
 	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // PEM types.
@@ -17,37 +18,62 @@ const (
 	pemKey         = "PRIVATE KEY"
 )
 
-// save signs a template for key and writes the key, then the certificate. The order matters: a crash in between leaves a
-// key alone, which load treats as nothing.
-func (a *Authority) save(name string, template *x509.Certificate, signer *keyPair, key *ecdsa.PrivateKey) (*keyPair, error) {
-	der, err := x509.CreateCertificate(rand.Reader, template, signer.certificate, &key.PublicKey, signer.key)
-	if err != nil {
-		return nil, fmt.Errorf("signing the certificate %q: %w", name, err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := writeFile(filepath.Join(a.dir, name+keyPE), pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: keyDER})); err != nil {
-		return nil, err
-	}
-	if err := writeFile(filepath.Join(a.dir, name+certificatePE), pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: der})); err != nil {
-		return nil, err
-	}
-	return &keyPair{certificate: certificate, key: key}, nil
-}
+// newFiles is the pattern of files that are being written.
+const newFiles = ".new-*"
 
-// writeFile writes a file so that after a crash it is there whole or not at all.
-func writeFile(path string, data []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // made with mode 0600
-	if err != nil {
+// openFolder makes the folder, closes it to others, and removes what a crash left of files that were being written.
+func openFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the folder for certificates: %w", err)
+	}
+	if err := tighten(dir, 0o700); err != nil {
 		return err
 	}
-	_, err = temp.Write(data)
+	rest, err := filepath.Glob(filepath.Join(dir, newFiles))
+	if err != nil {
+		return fmt.Errorf("looking for unfinished files in %s: %w", dir, err)
+	}
+	for _, path := range rest {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
+// tighten takes away what others may do with a key or the folder. It does not refuse: restored backups and volumes whose
+// files are opened to a group at every mount are common, and must not keep the server from starting.
+func tighten(path string, mode fs.FileMode) error {
+	info, err := os.Stat(path)
+	if err != nil || runtime.GOOS == "windows" || info.Mode().Perm()&^mode == 0 { // there, these bits say nothing
+		return err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return fmt.Errorf("others may use %s, and that cannot be changed: %w; make the server's user its owner, or run chmod %o on it",
+			path, err, mode)
+	}
+	return nil
+}
+
+// save writes the key, then the certificate. The order matters: a crash in between leaves a key that fits no certificate,
+// which is made up for at the next boot.
+func (a *Authority) save(name string, pair *keyPair) error {
+	der, err := x509.MarshalPKCS8PrivateKey(pair.key)
+	if err != nil {
+		return fmt.Errorf("encoding the key %q: %w", name, err)
+	}
+	path := filepath.Join(a.dir, name)
+	if err := writePEM(path+keyPE, pemKey, der); err != nil {
+		return err
+	}
+	return writePEM(path+certificatePE, pemCertificate, pair.certificate.Raw)
+}
+
+// writePEM writes a file so that after a crash it is there whole, as it was before, or not at all.
+func writePEM(path, kind string, der []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), newFiles) // made with mode 0600
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	err = pem.Encode(temp, &pem.Block{Type: kind, Bytes: der})
 	if err == nil {
 		err = temp.Sync()
 	}
@@ -57,6 +83,21 @@ func writeFile(path string, data []byte) error {
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(temp.Name()))
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// syncFolder makes a rename survive the loss of power.
+func syncFolder(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // folders cannot be synced there, and need not be
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("syncing %s: %w", dir, err)
+	}
+	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
+		return fmt.Errorf("syncing %s: %w", dir, err)
 	}
 	return nil
 }
@@ -72,23 +113,38 @@ func (a *Authority) load(name string) (*keyPair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s holds no certificate: %w", certificatePath, err)
 	}
-	keyDER, err := readPEM(keyPath, pemKey)
+	key, err := readKey(keyPath)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s is there, but its key %s is missing; restore it from a backup, or remove the whole folder to begin with a new CA",
-			certificatePath, filepath.Base(keyPath))
+		return nil, fmt.Errorf("%s is there, but its key %s is missing; restore it from a backup, "+
+			"or remove the whole folder to begin with a new CA", certificatePath, filepath.Base(keyPath))
 	}
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(keyDER)
-	if err != nil {
-		return nil, fmt.Errorf("%s holds no private key: %w", keyPath, err)
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(certificate.PublicKey) {
+	if !key.PublicKey.Equal(certificate.PublicKey) {
 		return nil, fmt.Errorf("%s is not the key of %s; restore both from one backup", keyPath, filepath.Base(certificatePath))
 	}
 	return &keyPair{certificate: certificate, key: key}, nil
+}
+
+// readKey reads a key and sees to it that nobody else can. The error is os.ErrNotExist when it is not there.
+func readKey(path string) (*ecdsa.PrivateKey, error) {
+	der, err := readPEM(path, pemKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := tighten(path, 0o600); err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s holds no private key: %w", path, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s holds a key that is not ECDSA; restore it from a backup", path)
+	}
+	return key, nil
 }
 
 func readPEM(path, kind string) ([]byte, error) {
@@ -99,5 +155,5 @@ func readPEM(path, kind string) ([]byte, error) {
 	if block, _ := pem.Decode(data); block != nil && block.Type == kind {
 		return block.Bytes, nil
 	}
-	return nil, fmt.Errorf("%s has no PEM block of type %q", path, kind)
+	return nil, fmt.Errorf("%s has no PEM block of type %q; restore it from a backup", path, kind)
 }

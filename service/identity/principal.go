@@ -40,31 +40,34 @@ func (p Principal) String() string {
 	}
 }
 
-// uriScheme is the scheme of the one URI in every certificate: hodei://user/NAME or hodei://agent/WORKER.
-const uriScheme = "hodei"
+// Parts of the one URI in every certificate: hodei://user/NAME or hodei://agent/WORKER.
+const (
+	uriScheme = "hodei"
+	userHost  = "user"
+	agentHost = "agent"
+)
 
 func (p Principal) uri() *url.URL {
 	if p.Kind == Agent {
-		return &url.URL{Scheme: uriScheme, Host: "agent", Path: "/" + string(p.Worker)}
+		return &url.URL{Scheme: uriScheme, Host: agentHost, Path: "/" + string(p.Worker)}
 	}
-	return &url.URL{Scheme: uriScheme, Host: "user", Path: "/" + p.Name}
+	return &url.URL{Scheme: uriScheme, Host: userHost, Path: "/" + p.Name}
 }
 
-// PrincipalOf reads the identity from a certificate that was verified already.
+// PrincipalOf reads the identity from a certificate that was verified already. Its one URI must be written exactly as this
+// server writes it: with nothing escaped, and without port, query or fragment.
 func PrincipalOf(certificate *x509.Certificate) (Principal, error) {
 	if len(certificate.URIs) != 1 {
 		return Principal{}, fmt.Errorf("the certificate has %d URIs instead of one", len(certificate.URIs))
 	}
 	uri := certificate.URIs[0]
 	name := strings.TrimPrefix(uri.Path, "/")
-	if uri.Scheme != uriScheme || name == "" || strings.Contains(name, "/") {
+	p := Principal{Kind: User, Name: name}
+	if uri.Host == agentHost {
+		p = Principal{Kind: Agent, Worker: job.WorkerID(name)}
+	}
+	if name == "" || strings.Contains(name, "/") || p.uri().String() != uri.String() {
 		return Principal{}, fmt.Errorf("the certificate's URI %q is not of the form hodei://user/NAME or hodei://agent/WORKER", uri)
 	}
-	switch uri.Host {
-	case "user":
-		return Principal{Kind: User, Name: name}, nil
-	case "agent":
-		return Principal{Kind: Agent, Worker: job.WorkerID(name)}, nil
-	}
-	return Principal{}, fmt.Errorf("the certificate's URI %q names neither a user nor an agent", uri)
+	return p, nil
 }

@@ -36,19 +36,19 @@ const (
 	maxTokenTTL     = 30 * 24 * time.Hour
 )
 
-// Token lets agents enrol.
+// Token is what is stored of a token: everything but its secret.
 type Token struct {
 	ID       string            `json:"id"` // "tok_" and a ULID
 	Expires  time.Time         `json:"expires"`
-	UsesLeft int               `json:"uses_left"`
+	UsesLeft int               `json:"uses_left"`        // how many agents may still enrol
 	Labels   map[string]string `json:"labels,omitempty"` // that every agent enrolled with it gets
 }
 
 // CreateOptions say what a token is good for.
 type CreateOptions struct {
-	TTL     time.Duration // 0: one hour
-	MaxUses int           // 0: one
-	Labels  map[string]string
+	TTL     time.Duration     // up to 30 days; 0: one hour
+	MaxUses int               // how many agents may enrol with it; 0: one
+	Labels  map[string]string // that every agent enrolled with it gets
 }
 
 // Tokens makes and redeems tokens. Only hashes of the secrets are stored. The methods may be called at once.
@@ -61,7 +61,7 @@ type Tokens struct {
 // NewTokens makes Tokens on a store.
 func NewTokens(db Store, now func() time.Time) *Tokens { return &Tokens{store: db, now: now} }
 
-// Create makes a token; the secret is not kept.
+// Create makes a token; the secret is not kept. Tokens that have expired are forgotten on this occasion.
 func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, string, error) {
 	if options.TTL == 0 {
 		options.TTL = defaultTokenTTL
@@ -71,7 +71,7 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 	}
 	if options.TTL < 0 || options.TTL > maxTokenTTL || options.MaxUses < 0 {
 		return Token{}, "", job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
-			"a token may live up to %v and must have at least one use", maxTokenTTL)
+			"a token may live up to %v, not %v, and must have at least one use, not %d", maxTokenTTL, options.TTL, options.MaxUses)
 	}
 	random := make([]byte, 32)
 	if _, err := rand.Read(random); err != nil {
@@ -79,9 +79,36 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 	}
 	secret := secretPrefix + base64.RawURLEncoding.EncodeToString(random)
 	token := Token{
-		ID: "tok_" + strings.ToLower(ulid.Make().String()), Expires: t.now().Add(options.TTL), UsesLeft: options.MaxUses, Labels: options.Labels,
+		ID:      "tok_" + strings.ToLower(ulid.Make().String()),
+		Expires: t.now().Add(options.TTL).UTC(), UsesLeft: options.MaxUses, Labels: options.Labels,
 	}
-	return token, secret, t.write(ctx, tokenKey(secret), &token)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	expired, err := t.expired(ctx)
+	if err != nil {
+		return Token{}, "", err
+	}
+	if err := t.write(ctx, tokenKey(secret), &token, expired...); err != nil {
+		return Token{}, "", err
+	}
+	return token, secret, nil
+}
+
+// expired returns deletions of the tokens that nobody can use any more. Damaged records are left for people to look at.
+func (t *Tokens) expired(ctx context.Context) ([]store.Record, error) {
+	records, err := t.store.ListRecords(ctx, tokenRecord)
+	if err != nil {
+		return nil, err
+	}
+	now := t.now()
+	var gone []store.Record
+	for _, r := range records {
+		var token Token
+		if json.Unmarshal(r.Value, &token) == nil && !now.Before(token.Expires) {
+			gone = append(gone, store.Record{Kind: tokenRecord, Key: r.Key})
+		}
+	}
+	return gone, nil
 }
 
 func tokenKey(secret string) string {

@@ -1218,8 +1218,10 @@ type LogEnd struct {
 	Attempt *AttemptRef `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// How many bytes it has, all steps and streams together.
 	TotalBytes uint64 `protobuf:"varint,2,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	// The streams of the steps that wrote something.
-	Streams       []*StreamTotal `protobuf:"bytes,3,rep,name=streams,proto3" json:"streams,omitempty"`
+	// The streams of the steps that wrote something; none when the agent was restarted meanwhile.
+	Streams []*StreamTotal `protobuf:"bytes,3,rep,name=streams,proto3" json:"streams,omitempty"`
+	// Why bytes at the end may be missing, when the agent cannot vouch for all of them.
+	Missing       string `protobuf:"bytes,4,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1273,6 +1275,13 @@ func (x *LogEnd) GetStreams() []*StreamTotal {
 		return x.Streams
 	}
 	return nil
+}
+
+func (x *LogEnd) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
 }
 
 // StreamTotal proves that a stream is complete.
@@ -1481,12 +1490,13 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
 	"\aoutcome\x18\x03 \x01(\v2\x0f.hwp.v1.OutcomeR\aoutcome\x12\x12\n" +
-	"\x04step\x18\x04 \x01(\x05R\x04step\"\x86\x01\n" +
+	"\x04step\x18\x04 \x01(\x05R\x04step\"\xa0\x01\n" +
 	"\x06LogEnd\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x1f\n" +
 	"\vtotal_bytes\x18\x02 \x01(\x04R\n" +
 	"totalBytes\x12-\n" +
-	"\astreams\x18\x03 \x03(\v2\x13.hwp.v1.StreamTotalR\astreams\"\x85\x01\n" +
+	"\astreams\x18\x03 \x03(\v2\x13.hwp.v1.StreamTotalR\astreams\x12\x18\n" +
+	"\amissing\x18\x04 \x01(\tR\amissing\"\x85\x01\n" +
 	"\vStreamTotal\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x05R\x04step\x12)\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x11.hwp.v1.LogStreamR\x06stream\x12\x1f\n" +

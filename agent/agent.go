@@ -1,0 +1,195 @@
+// Package agent runs jobs on a machine. It dials the server, nothing dials it: one stream carries assignments in, and
+// reports, output and heartbeats out.
+//
+// What the agent has to say it keeps on disk until the server has acknowledged it, so neither a restart of the server nor
+// a lost connection loses anything, and a restart of the agent loses only what ran.
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/hodei-jobs/hodei/agent/runner"
+	"github.com/hodei-jobs/hodei/agent/runner/procrunner"
+)
+
+// Config says which server an agent serves and what it offers.
+type Config struct {
+	// ServerURL is the API of the server, "https://host:port".
+	ServerURL string
+	// StateDir holds the agent's identity, its journal and what waits to be sent. It belongs to one agent alone.
+	StateDir string
+	// Token is the secret of an enrolment token; needed only until the agent has an identity.
+	Token string
+	// CAPin is "sha256:" and the hash of the CA's public key, as `hodei token create` prints it; needed with Token.
+	CAPin string
+	// Name of the worker; the host's name when empty.
+	Name string
+	// Labels for constraints, besides os, arch and hostname.
+	Labels map[string]string
+	// Capacity replaces what the machine is measured to have, where a field is not zero.
+	Capacity Capacity
+	// SpoolLimitBytes bounds how much output of one attempt waits on the disk; then its processes wait too. Default 1 GiB.
+	SpoolLimitBytes int64
+	// Drain, when it is closed, makes the agent take no new jobs and return when those that run have ended.
+	Drain <-chan struct{}
+	// Runner starts steps. Default: processes of this machine.
+	Runner runner.Runner
+	// Version is shown by the server.
+	Version string
+	// Logger takes the agent's log. Default: none.
+	Logger *slog.Logger
+}
+
+// Capacity is what a machine has for jobs.
+type Capacity struct {
+	MilliCPU  int32
+	MemoryMiB int32
+	Extras    map[string]int32
+	Slots     int32 // attempts at the same time
+}
+
+const defaultSpoolLimit = 1 << 30
+
+// stopTime is how long a stopping agent tries to get its last reports acknowledged.
+const stopTime = 2 * time.Second
+
+func (c Config) withDefaults() (Config, error) {
+	if c.ServerURL == "" {
+		return c, errors.New("no server was given; set --server to the address that `hodei token create` prints")
+	}
+	if c.StateDir == "" {
+		return c, errors.New("no folder for the agent's state was given; set --state-dir")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	if c.Name == "" {
+		c.Name = host
+	}
+	labels := map[string]string{"os": runtime.GOOS, "arch": runtime.GOARCH, "hostname": host}
+	maps.Copy(labels, c.Labels)
+	c.Labels = labels
+	if c.SpoolLimitBytes == 0 {
+		c.SpoolLimitBytes = defaultSpoolLimit
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	c.Capacity = c.Capacity.measured()
+	return c, nil
+}
+
+// Run serves until the context ends, which ends all jobs that run here, or until the agent has drained. It returns an error
+// when the agent cannot begin: no identity and no token, a state folder that cannot be used.
+func Run(ctx context.Context, config Config) error {
+	config, err := config.withDefaults()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("making the agent's state folder: %w", err)
+	}
+	unlock, err := lockState(config.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if config.Runner == nil {
+		config.Runner = procrunner.New(procrunner.Options{Logger: config.Logger, Instance: instance(config.StateDir)})
+	}
+	if err := config.Runner.Recover(); err != nil {
+		config.Logger.Warn("left-overs of a former agent may still run", "error", err)
+	}
+	id, err := openIdentity(ctx, config)
+	if err != nil {
+		return err
+	}
+	a, err := newAgent(config, id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.run(ctx), a.journal.close())
+}
+
+// instance names this agent among those of the machine.
+func instance(stateDir string) string {
+	path, err := filepath.Abs(stateDir)
+	if err != nil {
+		path = stateDir
+	}
+	sum := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(sum[:6])
+}
+
+// agent is a running agent.
+type agent struct {
+	config   Config
+	identity *identity
+	journal  *journal
+	outbox   *outbox
+	slots    *slots
+	lease    *lease
+	wake     chan struct{} // has an element when there is something to send
+	bootID   string
+}
+
+func newAgent(config Config, id *identity) (*agent, error) {
+	a := &agent{config: config, identity: id, wake: make(chan struct{}, 1), bootID: newBootID(), lease: newLease()}
+	journal, past, err := openJournal(filepath.Join(config.StateDir, "journal"))
+	if err != nil {
+		return nil, err
+	}
+	a.journal = journal
+	a.outbox = newOutbox(journal, a.bootID, past.reports, a.signal)
+	a.slots = newSlots(a)
+	return a, a.slots.restore(past.attempts)
+}
+
+// signal wakes the writer of the session.
+func (a *agent) signal() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps a session open until the agent stops.
+func (a *agent) run(ctx context.Context) error {
+	sessions, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.keepConnected(sessions)
+	}()
+	go a.identity.keepFresh(sessions, a.config)
+	go a.lease.guard(sessions, a.slots.fence)
+	select {
+	case <-ctx.Done():
+	case <-a.config.Drain:
+		a.config.Logger.Info("draining: no new jobs are taken, the agent stops when those that run have ended")
+		a.outbox.drain()
+		a.slots.awaitIdle(ctx)
+	}
+	a.slots.stopAll("the agent was stopped")
+	flushed, cancel := context.WithTimeout(sessions, stopTime)
+	defer cancel()
+	a.slots.awaitForgotten(flushed)
+	stop()
+	<-done
+	return nil
+}

@@ -1,0 +1,289 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
+	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
+)
+
+// protocolVersion is the version of the worker protocol that this agent speaks.
+const protocolVersion = 1
+
+const (
+	// frameMessages and frameBytes bound a frame; a frame is sent as soon as there is anything to send.
+	frameMessages = 256
+	frameBytes    = 128 << 10
+	// defaultWindow counts until the server has granted one.
+	defaultWindow = 1 << 20
+	// defaultHeartbeat counts until the server has said how often.
+	defaultHeartbeat = 5 * time.Second
+	// Waits between tries to connect grow to firstWaits for a while and then to longest, each with full jitter, so that
+	// many agents do not come back at the same moment.
+	shortestWait = 100 * time.Millisecond
+	longestWait  = 3 * time.Second
+)
+
+// errServerDrains says that the server asked the agent to connect again.
+var errServerDrains = errors.New("the server is stopping")
+
+// keepConnected opens one session after the other until the context ends.
+func (a *agent) keepConnected(ctx context.Context) {
+	wait := shortestWait
+	for {
+		client := newConnectClient(a.config.ServerURL, a.identity.tlsConfig())
+		s := &session{agent: a, shipper: shipper{slots: a.slots, window: defaultWindow, ended: make(map[*attempt]bool)}}
+		err := s.run(ctx, hwpv1connect.NewWorkerServiceClient(client.client))
+		client.close()
+		if ctx.Err() != nil {
+			return
+		}
+		if s.welcomed {
+			wait = shortestWait
+		}
+		a.config.Logger.Info("the connection to the server ended; connecting again", "server", a.config.ServerURL, "reason", explainRemote(err))
+		pause := time.NewTimer(s.reconnectAfter + rand.N(wait)) //nolint:gosec // spreads load, hides nothing
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
+		wait = min(2*wait, longestWait)
+	}
+}
+
+// session is one stream. run's goroutine writes, another one reads.
+type session struct {
+	agent          *agent
+	stream         hwpv1connect.WorkerServiceConnectClientStream
+	shipper        shipper
+	load           load
+	heartbeat      time.Duration
+	welcomed       bool
+	reconnectAfter time.Duration
+	cancel         context.CancelCauseFunc
+}
+
+// run returns why the session ended.
+func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClient) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream, err := client.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer stream.Close() //nolint:errcheck // the session is over, whatever it says
+	s.stream, s.cancel = stream, cancel
+	if err := s.send([]*hwpv1.AgentMessage{s.register()}); err != nil {
+		return s.why(err)
+	}
+	// The server's answer is the first thing to come; until it is there, nothing else is said.
+	frame, err := s.receive(ctx)
+	if err != nil {
+		return err
+	}
+	messages := frame.GetMessages()
+	if len(messages) == 0 || messages[0].GetWelcome() == nil {
+		return errors.New("the server did not begin with Welcome; it may be of another version")
+	}
+	s.welcome(messages[0].GetWelcome())
+	for _, m := range messages[1:] {
+		if err := s.handle(m); err != nil {
+			return err
+		}
+	}
+	go func() { cancel(s.read()) }()
+	return s.write(ctx)
+}
+
+// receive waits for a frame, for no longer than a lease.
+func (s *session) receive(ctx context.Context) (*hwpv1.ConnectResponse, error) {
+	type result struct {
+		frame *hwpv1.ConnectResponse
+		err   error
+	}
+	results := make(chan result, 1)
+	go func() {
+		frame, err := s.stream.Receive()
+		results <- result{frame, err}
+	}()
+	timer := time.NewTimer(s.agent.lease.duration())
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		return r.frame, r.err
+	case <-timer.C:
+		return nil, errors.New("the server does not answer")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *session) register() *hwpv1.AgentMessage {
+	config := s.agent.config
+	return &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Register{Register: &hwpv1.Register{
+		ProtocolVersion: protocolVersion, Name: config.Name, Labels: config.Labels, Capacity: config.Capacity.toProto(),
+		AgentVersion: config.Version, BootId: s.agent.bootID, Attempts: s.agent.slots.refs(),
+	}}}
+}
+
+// welcome takes in how things stand and makes everything be sent again that the server does not have.
+func (s *session) welcome(w *hwpv1.Welcome) {
+	a := s.agent
+	s.welcomed = true
+	s.heartbeat = w.GetHeartbeatInterval().AsDuration()
+	if s.heartbeat <= 0 {
+		s.heartbeat = defaultHeartbeat
+	}
+	if w.GetLogWindowBytes() > 0 {
+		s.shipper.window = w.GetLogWindowBytes()
+	}
+	a.lease.set(w.GetLease().AsDuration())
+	a.lease.renew()
+	verdicts := make(map[string]*hwpv1.AttemptVerdict, len(w.GetVerdicts()))
+	for _, v := range w.GetVerdicts() {
+		verdicts[attemptKey(v.GetAttempt())] = v
+	}
+	for _, t := range a.slots.all() {
+		a.obey(t, verdicts[attemptKey(t.ref)])
+	}
+	a.outbox.begin()
+	a.config.Logger.Info("connected", "server", a.config.ServerURL, "attempts", len(verdicts))
+	a.signal()
+}
+
+// obey does what the server says about an attempt that it was told of; about one that it says nothing of it knows nothing.
+func (a *agent) obey(t *attempt, v *hwpv1.AttemptVerdict) {
+	switch v.GetVerdict() {
+	case hwpv1.Verdict_VERDICT_KEEP:
+	case hwpv1.Verdict_VERDICT_CANCEL:
+		t.stop(false, hwpv1.OutcomeKind_OUTCOME_KIND_CANCELED, "the server has moved on without this attempt")
+	default:
+		a.slots.forget(t)
+		return
+	}
+	if out := t.output(); out != nil {
+		out.resume(v.GetLogOffset())
+	}
+	if v.GetLogEnded() {
+		t.logAcked.Store(true)
+		a.slots.settle(attemptKey(t.ref))
+	}
+}
+
+// write sends what there is to send until the session ends.
+func (s *session) write(ctx context.Context) error {
+	ticker := time.NewTicker(s.heartbeat)
+	defer ticker.Stop()
+	beat := true
+	for {
+		var frame []*hwpv1.AgentMessage
+		if beat {
+			beat = false
+			frame = append(frame, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Heartbeat{Heartbeat: s.load.heartbeat()}})
+		}
+		frame = append(frame, s.agent.outbox.next(frameMessages-len(frame))...)
+		frame = s.shipper.collect(frame, frameBytes)
+		if len(frame) > 0 {
+			if err := s.send(frame); err != nil {
+				return s.why(err)
+			}
+			if ctx.Err() == nil {
+				continue
+			}
+		}
+		select {
+		case <-s.agent.wake:
+		case <-ticker.C:
+			beat = true
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *session) send(messages []*hwpv1.AgentMessage) error {
+	return s.stream.Send(&hwpv1.ConnectRequest{Messages: messages, SendTime: timestamppb.New(time.Now())})
+}
+
+// why asks the stream for the reason of a failed send: io.EOF only says that the other side has ended the stream.
+func (s *session) why(err error) error {
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	if _, received := s.stream.Receive(); received != nil {
+		return received
+	}
+	return err
+}
+
+// read takes in what the server says until the stream ends, or the server is silent for longer than a lease: a connection
+// can be dead without an end.
+func (s *session) read() error {
+	silence := time.AfterFunc(s.agent.lease.duration(), func() { s.cancel(errors.New("the server is silent")) })
+	defer silence.Stop()
+	for {
+		frame, err := s.stream.Receive()
+		if err != nil {
+			return err
+		}
+		silence.Reset(s.agent.lease.duration())
+		s.agent.lease.renew()
+		for _, m := range frame.GetMessages() {
+			if err := s.handle(m); err != nil {
+				return err
+			}
+		}
+		s.agent.signal()
+	}
+}
+
+// handle does what one message says. It must not wait for anything slow.
+func (s *session) handle(m *hwpv1.ServerMessage) error {
+	a := s.agent
+	switch p := m.GetPayload().(type) {
+	case *hwpv1.ServerMessage_Assign:
+		return a.slots.assign(p.Assign)
+	case *hwpv1.ServerMessage_Cancel:
+		if t := a.slots.get(p.Cancel.GetAttempt()); t != nil {
+			if step := p.Cancel.GetStep(); step >= 0 {
+				t.stopStep(int(step), p.Cancel.GetForce(), hwpv1.OutcomeKind_OUTCOME_KIND_CANCELED, "canceled on request")
+			} else {
+				t.stop(p.Cancel.GetForce(), hwpv1.OutcomeKind_OUTCOME_KIND_CANCELED, "canceled on request")
+			}
+		}
+	case *hwpv1.ServerMessage_ReportAck:
+		refs, err := a.outbox.acknowledge(p.ReportAck.GetRequestIds())
+		for _, ref := range refs {
+			a.slots.settle(attemptKey(ref))
+		}
+		return err
+	case *hwpv1.ServerMessage_LogAck:
+		s.acknowledgeLog(p.LogAck)
+	case *hwpv1.ServerMessage_Drain:
+		s.reconnectAfter = p.Drain.GetReconnectAfter().AsDuration()
+		return errServerDrains
+	}
+	return nil
+}
+
+func (s *session) acknowledgeLog(ack *hwpv1.LogAck) {
+	t := s.agent.slots.get(ack.GetAttempt())
+	if t == nil {
+		return
+	}
+	if out := t.output(); out != nil {
+		out.acknowledge(ack.GetOffset())
+	}
+	if ack.GetEnded() {
+		t.logAcked.Store(true)
+		s.agent.slots.settle(attemptKey(t.ref))
+	}
+}

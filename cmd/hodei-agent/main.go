@@ -1,0 +1,143 @@
+// Command hodei-agent runs jobs on this machine for a Hodei server.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/hodei-jobs/hodei/agent"
+)
+
+// version is set by the linker.
+var version = "dev" //nolint:gochecknoglobals // the linker needs a variable
+
+const usage = `hodei-agent runs jobs on this machine for a Hodei server.
+
+Usage:
+  hodei-agent --server https://HOST:7443 --token TOKEN --ca-pin sha256:...   the first time; ` + "`hodei token create`" + ` prints it
+  hodei-agent --server https://HOST:7443                                     afterwards
+
+Every flag can be set by a variable: HODEI_AGENT_ and its name, for example HODEI_AGENT_STATE_DIR.
+
+Signals: the first SIGTERM or Ctrl-C takes no new jobs and waits for those that run, the second ends them.
+
+Flags:
+`
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "hodei-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	config := agent.Config{Version: version, Labels: map[string]string{}}
+	flags := flag.NewFlagSet("hodei-agent", flag.ContinueOnError)
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	flags.StringVar(&config.ServerURL, "server", "", "address of the server's API")
+	flags.StringVar(&config.StateDir, "state-dir", defaultStateDir(), "folder for the agent's identity and what waits to be sent")
+	flags.StringVar(&config.Token, "token", "", "enrolment token, for the first start")
+	tokenFile := flags.String("token-file", "", "file with the enrolment token")
+	flags.StringVar(&config.CAPin, "ca-pin", "", "hash of the server's CA, for the first start")
+	flags.StringVar(&config.Name, "name", "", "name of the worker (default: the host's name)")
+	flags.Func("label", "label for constraints, KEY=VALUE; may be repeated", func(s string) error {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok || key == "" {
+			return fmt.Errorf("%q is not KEY=VALUE", s)
+		}
+		config.Labels[key] = value
+		return nil
+	})
+	cpus := flags.Float64("cpus", 0, "CPUs for jobs (default: all)")
+	memory := flags.Int("memory-mib", 0, "memory for jobs in MiB (default: all)")
+	slots := flags.Int("slots", 0, "jobs at the same time (default: 4 for each CPU, at least 16)")
+	format := flags.String("log-format", "text", "text or json")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	if err := parse(flags, args); err != nil {
+		if err == flag.ErrHelp { //nolint:errorlint // returned as it is
+			return nil
+		}
+		return err
+	}
+	if *showVersion {
+		fmt.Println("hodei-agent", version, runtime.GOOS+"/"+runtime.GOARCH)
+		return nil
+	}
+	config.Capacity = agent.Capacity{MilliCPU: int32(*cpus * 1000), MemoryMiB: int32(*memory), Slots: int32(*slots)} //nolint:gosec // a person's numbers
+	if *tokenFile != "" {
+		data, err := os.ReadFile(*tokenFile)
+		if err != nil {
+			return fmt.Errorf("reading the token: %w", err)
+		}
+		config.Token = strings.TrimSpace(string(data))
+	}
+	config.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if *format == "json" {
+		config.Logger = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	}
+	return serve(config)
+}
+
+// parse reads the flags, and for those that are not given their variables.
+func parse(flags *flag.FlagSet, args []string) error {
+	var problem error
+	flags.VisitAll(func(f *flag.Flag) {
+		name := "HODEI_AGENT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value, ok := os.LookupEnv(name); ok {
+			if err := f.Value.Set(value); err != nil {
+				problem = fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	})
+	if problem != nil {
+		return problem
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; see --help", flags.Arg(0))
+	}
+	return nil
+}
+
+func defaultStateDir() string {
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "hodei-agent")
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/hodei-agent"
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "state", "hodei-agent")
+	}
+	return "hodei-agent-state"
+}
+
+func serve(config agent.Config) error {
+	drain := make(chan struct{})
+	config.Drain = drain
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		close(drain)
+		<-signals
+		stop()
+	}()
+	return agent.Run(ctx, config)
+}
