@@ -310,7 +310,10 @@ func TestRefusedFolders(t *testing.T) {
 		want  []string // parts of the message
 	}{
 		{"no key", 0, func(t *testing.T, dir string) { t.Helper(); remove(t, dir, "ca-key.pem") }, []string{"ca-key.pem is missing", "backup"}},
-		{"no CA", 0, func(t *testing.T, dir string) { t.Helper(); remove(t, dir, "ca.pem", "ca-key.pem") }, []string{"the CA that signed it is missing"}},
+		{"no CA", 0, func(t *testing.T, dir string) {
+			t.Helper()
+			remove(t, dir, "ca.pem", "ca-key.pem")
+		}, []string{"the CA that signed it is missing", "backup"}},
 		{"another key", 0, copyFile("server-key.pem", "ca-key.pem"), []string{"is not the key of ca.pem", "backup"}},
 		{"not a CA", 0, func(t *testing.T, dir string) {
 			t.Helper()
@@ -406,7 +409,10 @@ func TestHosts(t *testing.T) {
 			t.Errorf("serverHosts(%q): %v", good, err)
 		}
 	}
-	bad := []string{"", "jobs.example.org:7443", "https://jobs.example.org", "[::1]", "fe80::1%eth0", "two words", "señor", "a\nb", strings.Repeat("a", 254)}
+	bad := []string{
+		"", "jobs.example.org:7443", "https://jobs.example.org", "[::1]", "fe80::1%eth0", "two words", "señor", "a\nb",
+		strings.Repeat("a", 254),
+	}
 	for _, host := range bad {
 		if _, err := OpenAuthority(t.TempDir(), []string{host}, newClock().Now); err == nil || !strings.Contains(err.Error(), "without scheme") {
 			t.Errorf("the host %q gives %v", host, err)

@@ -121,8 +121,8 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 	now := newClock()
 	a := openAuthority(t, t.TempDir(), now.Now)
 	foreign := openAuthority(t, t.TempDir(), now.Now)
-	old, oldAdmin := agent(t, a), admin(t, a)
-	early := agent(t, openAuthorityAt(t, a, now.Now().Add(30*24*time.Hour)))
+	old, person := agent(t, a), admin(t, a)
+	early := agent(t, authorityAt(t, a, now.Now().Add(30*24*time.Hour)))
 	now.advance(agentLife + time.Second)
 	server, err := a.ServerTLS().GetCertificate(nil)
 	if err != nil {
@@ -148,7 +148,7 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 		want string // the principal; empty: the handshake must fail
 	}{
 		{"none", nil, "anonymous"},
-		{"the administrator's", []tls.Certificate{oldAdmin}, "user/admin"},
+		{"the administrator's", []tls.Certificate{person}, "user/admin"},
 		{"an agent's", []tls.Certificate{fresh}, "agent/wkr_1"},
 		{"an agent's with the CA", []tls.Certificate{chained}, "agent/wkr_1"},
 		{"expired", []tls.Certificate{old}, ""},
@@ -186,8 +186,8 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 	}
 }
 
-// openAuthorityAt opens the folder of an authority at another time.
-func openAuthorityAt(t *testing.T, a *Authority, at time.Time) *Authority {
+// authorityAt returns the authority as it signs at another time.
+func authorityAt(t *testing.T, a *Authority, at time.Time) *Authority {
 	t.Helper()
 	return &Authority{dir: a.dir, hosts: a.hosts, now: func() time.Time { return at }, ca: a.ca}
 }
@@ -253,7 +253,8 @@ func TestPinIsInTheChain(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(sent)
-	if _, err := m.client.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: "localhost", CurrentTime: now.Now()}); err != nil {
+	options := x509.VerifyOptions{Roots: roots, DNSName: "localhost", CurrentTime: now.Now()}
+	if _, err := m.client.PeerCertificates[0].Verify(options); err != nil {
 		t.Errorf("the server's certificate does not verify with the pinned CA: %v", err)
 	}
 }

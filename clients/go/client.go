@@ -1,0 +1,97 @@
+// Package hodei is the Go client of Hodei Jobs.
+//
+// A Client submits jobs, follows their output from the first byte, waits for their end and manages workers. Calls that are
+// safe to repeat are repeated when the connection or the server fails; following and waiting go on where they were, with
+// nothing lost or doubled.
+package hodei
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"github.com/hodei-jobs/hodei/gen/hodei/admin/v1/adminv1connect"
+	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
+)
+
+// Client talks to one server. Its methods may be called from several goroutines at once.
+type Client struct {
+	// Raw are the generated clients, for what the methods do not cover. They neither repeat calls nor translate errors.
+	Raw       Raw
+	config    Config
+	transport *http.Transport
+}
+
+// Raw are the generated clients.
+type Raw struct {
+	Jobs    hodeiv1connect.JobServiceClient
+	Logs    hodeiv1connect.LogServiceClient
+	Workers hodeiv1connect.WorkerServiceClient
+	Tokens  adminv1connect.TokenServiceClient
+}
+
+// New makes a client; it connects with the first call. Use ResolveConfig for the settings that the command line uses.
+func New(config Config) (*Client, error) {
+	if u, err := url.Parse(config.URL); err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("%q is not the address of a server; it looks like https://host:7443", config.URL)
+	}
+	security, err := security(config)
+	if err != nil {
+		return nil, err
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	c := &Client{config: config, transport: &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		TLSClientConfig:     security,
+		TLSHandshakeTimeout: 10 * time.Second,
+		Protocols:           protocols,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 15 * time.Second,
+			PingTimeout:     10 * time.Second,
+		},
+	}}
+	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: c.transport}, config.URL,
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20)))
+	c.Raw = Raw{
+		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
+		Workers: hodeiv1connect.NewWorkerServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),
+	}
+	return c, nil
+}
+
+// Config returns the settings that the client was made with.
+func (c *Client) Config() Config { return c.config }
+
+// Close gives up idle connections.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+func security(config Config) (*tls.Config, error) {
+	s := &tls.Config{MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true}
+	if config.CA != "" {
+		data, err := os.ReadFile(config.CA)
+		if err != nil {
+			return nil, fmt.Errorf("reading the server's CA: %w", err)
+		}
+		s.RootCAs = x509.NewCertPool()
+		if !s.RootCAs.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("%s holds no PEM certificate", config.CA)
+		}
+	}
+	if config.Cert == "" && config.Key == "" {
+		return s, nil
+	}
+	pair, err := tls.LoadX509KeyPair(config.Cert, config.Key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the client certificate %s and its key %s: %w", config.Cert, config.Key, err)
+	}
+	s.Certificates = []tls.Certificate{pair}
+	return s, nil
+}

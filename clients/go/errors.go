@@ -1,0 +1,160 @@
+package hodei
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+)
+
+// Error is what the server, or the way to it, answered.
+type Error struct {
+	Code       connect.Code
+	Reason     string        // the server's reason, for example "JOB_NOT_FOUND"; empty when it did not answer
+	Message    string        // what is wrong and what to do
+	RetryAfter time.Duration // when set, the same call may succeed after this time
+	cause      error
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns what caused the error.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Is makes errors.Is(err, ErrNotFound) and the like work: errors of one code are alike.
+func (e *Error) Is(target error) bool {
+	var other *Error
+	return errors.As(target, &other) && other.Message == "" && other.Code == e.Code
+}
+
+// Errors to compare with by errors.Is.
+var (
+	ErrNotFound           = &Error{Code: connect.CodeNotFound}
+	ErrFailedPrecondition = &Error{Code: connect.CodeFailedPrecondition}
+	ErrInvalidArgument    = &Error{Code: connect.CodeInvalidArgument}
+	ErrUnauthenticated    = &Error{Code: connect.CodeUnauthenticated}
+	ErrPermissionDenied   = &Error{Code: connect.CodePermissionDenied}
+	ErrResourceExhausted  = &Error{Code: connect.CodeResourceExhausted}
+	ErrUnavailable        = &Error{Code: connect.CodeUnavailable}
+)
+
+// translate makes an Error of what a call returned.
+func (c *Client) translate(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	e := &Error{Code: connect.CodeOf(err), Message: err.Error(), cause: err}
+	var wire *connect.Error
+	if errors.As(err, &wire) {
+		e.readDetails(wire)
+		if wire.IsRemote() && wire.Message() != "" {
+			e.Message = wire.Message()
+			return e
+		}
+	}
+	e.Message = c.explainConnection(err)
+	return e
+}
+
+func (e *Error) readDetails(wire *connect.Error) {
+	for _, d := range wire.Details() {
+		var info errdetails.ErrorInfo
+		var retry errdetails.RetryInfo
+		switch d.Type {
+		case string(info.ProtoReflect().Descriptor().FullName()):
+			if proto.Unmarshal(d.Value, &info) == nil {
+				e.Reason = info.GetReason()
+			}
+		case string(retry.ProtoReflect().Descriptor().FullName()):
+			if proto.Unmarshal(d.Value, &retry) == nil {
+				e.RetryAfter = retry.GetRetryDelay().AsDuration()
+			}
+		}
+	}
+}
+
+// explainConnection says why the server was not reached, and what to do.
+func (c *Client) explainConnection(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var alert tls.AlertError
+	var dial *net.OpError
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Sprintf("the server at %s has a certificate of another CA than %s; take ca.pem from that server, or set --ca (HODEI_CA)",
+			c.config.URL, c.config.CA)
+	case errors.As(err, &hostname):
+		return fmt.Sprintf("the server's certificate is not for the name in %s: %v; start it with --host for that name", c.config.URL, hostname)
+	case errors.As(err, &invalid):
+		return fmt.Sprintf("the server's certificate is not valid: %v", invalid)
+	case errors.As(err, &alert):
+		return fmt.Sprintf("the server at %s refused the client certificate %s: %v; it may have expired or belong to another server",
+			c.config.URL, c.config.Cert, alert)
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Sprintf("no server answers at %s: %v; is it running? `hodei dev` starts one", c.config.URL, dial.Err)
+	}
+	return fmt.Sprintf("the call to %s failed: %v", c.config.URL, err)
+}
+
+// Waits between tries grow from shortest to longest, with full jitter.
+const (
+	shortestWait = 50 * time.Millisecond
+	longestWait  = 2 * time.Second
+)
+
+// transient reports whether the same call may succeed later: the server stops, or the connection broke. A wrong
+// certificate, or a server that never answered, is not transient.
+func transient(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	var alert tls.AlertError
+	if errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &alert) {
+		return false
+	}
+	return connect.CodeOf(err) == connect.CodeUnavailable || errors.Is(err, errCut)
+}
+
+// errCut says that a stream ended without the server's word that it is over.
+var errCut = errors.New("the stream was cut off")
+
+// retry calls once until it succeeds, fails for good, or the context ends. A server that cannot be reached at all the first
+// time is an error at once: it is more likely a wrong address than a restart.
+func (c *Client) retry(ctx context.Context, once func() error) error {
+	wait := shortestWait
+	for try := 0; ; try++ {
+		err := once()
+		if err == nil || !transient(err) || ctx.Err() != nil || (try == 0 && refused(err)) {
+			return c.translate(err)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+		wait = min(2*wait, longestWait)
+	}
+}
+
+func refused(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial"
+}
+
+func pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait/2 + rand.N(wait/2)) //nolint:gosec // spreads load, hides nothing
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

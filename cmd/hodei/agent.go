@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hodei-jobs/hodei/agent"
+)
+
+func newAgent() *cobra.Command {
+	var config agent.Config
+	var labels []string
+	var cpus float64
+	var format, level string
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Make this machine a worker",
+		Long: `Agent dials the server and runs its jobs; nothing listens on this machine. The first time it needs a token, which
+"hodei token create" prints with the whole command. The first SIGTERM or Ctrl-C takes no new jobs and waits for those that
+run; the second ends them. The small program hodei-agent does the same.`,
+		Example: "hodei agent --server https://hodei.example.com:7443 --token hat_... --ca-pin sha256:...",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if config.Logger, err = newLogger(format, level); err != nil {
+				return err
+			}
+			if config.Labels, err = pairs("--label", labels); err != nil {
+				return err
+			}
+			config.Capacity.MilliCPU = int32(cpus * 1000)
+			config.Version = version
+			ctx, drain := drainThenStop(cmd.Context())
+			config.Drain = drain
+			return agent.Run(ctx, config)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.ServerURL, "server", "", "address of the server's API")
+	flags.StringVar(&config.StateDir, "state-dir", defaultDataDir("agent"), "folder for the agent's identity and what waits to be sent")
+	flags.StringVar(&config.Token, "token", "", "enrolment token, for the first start")
+	flags.StringVar(&config.CAPin, "ca-pin", "", "hash of the server's CA, for the first start")
+	flags.StringVar(&config.Name, "name", "", "name of the worker (default: the host's name)")
+	flags.StringArrayVar(&labels, "label", nil, "label for constraints, KEY=VALUE; may be repeated")
+	flags.Float64Var(&cpus, "cpus", 0, "CPUs for jobs (default: all)")
+	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")
+	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 16)")
+	addLogFlags(cmd, &format, &level)
+	return cmd
+}
+
+// drainThenStop closes the channel at the first signal and ends the context at the second.
+func drainThenStop(ctx context.Context) (context.Context, <-chan struct{}) {
+	ctx, stop := context.WithCancel(ctx)
+	drain := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		close(drain)
+		<-signals
+		stop()
+	}()
+	return ctx, drain
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	hodei "github.com/hodei-jobs/hodei/clients/go"
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+)
+
+func newBench(g *global) *cobra.Command {
+	cmd := &cobra.Command{Use: "bench", Short: "Measure Hodei beside what the machine can do"}
+	var count int
+	latency := &cobra.Command{
+		Use:   "latency",
+		Short: "Time from submit to the first byte of a job's output",
+		Long: `Latency runs "echo" again and again on the current server, one job after the other, and measures from the call of submit to
+the arrival of the first byte of output in this client. In turn with it, it starts "echo" on this machine without Hodei and
+measures to the first byte as well; overhead is the difference of the medians. The last line of stdout is a JSON object.`,
+		Args: cobra.NoArgs,
+		RunE: g.withClient(func(cmd *cobra.Command, _ []string, c *hodei.Client) error {
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			if count < 1 {
+				return usageError{errors.New("--count must be at least 1")}
+			}
+			return benchLatency(ctx, cmd.OutOrStdout(), c, count)
+		}),
+	}
+	latency.Flags().IntVar(&count, "count", 200, "how many jobs")
+	cmd.AddCommand(latency)
+	return cmd
+}
+
+// quantiles are in milliseconds.
+type quantiles struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+}
+
+type latencyResult struct {
+	Count           int       `json:"count"`
+	SubmitMillis    quantiles `json:"submit_ms"`
+	FirstByteMillis quantiles `json:"first_byte_ms"`
+	SpawnMillis     quantiles `json:"spawn_ms"`
+	OverheadMillis  float64   `json:"overhead_p50_ms"`
+}
+
+// warmUp is how many rounds are not counted: the first ones open connections and fill caches.
+const warmUp = 5
+
+func benchLatency(ctx context.Context, w io.Writer, c *hodei.Client, count int) error {
+	var submits, firsts, spawns []time.Duration
+	for i := range count + warmUp {
+		submitted, first, err := timeJob(ctx, c)
+		if err != nil {
+			return err
+		}
+		spawn, err := timeSpawn(ctx)
+		if err != nil {
+			return err
+		}
+		if i < warmUp {
+			continue
+		}
+		submits, firsts, spawns = append(submits, submitted), append(firsts, first), append(spawns, spawn)
+		if (i+1)%50 == 0 {
+			fmt.Fprintf(os.Stderr, "hodei: %d of %d\n", i+1-warmUp, count)
+		}
+	}
+	r := latencyResult{Count: count, SubmitMillis: quantilesOf(submits), FirstByteMillis: quantilesOf(firsts), SpawnMillis: quantilesOf(spawns)}
+	r.OverheadMillis = r.FirstByteMillis.P50 - r.SpawnMillis.P50
+	return json.NewEncoder(w).Encode(r)
+}
+
+// timeJob returns when submit answered and when the first byte came, both from the call of submit.
+func timeJob(ctx context.Context, c *hodei.Client) (submitted, first time.Duration, err error) {
+	start := time.Now()
+	job, err := c.Submit(ctx, &hodeiv1.JobSpec{Steps: []*hodeiv1.Step{{
+		Action: &hodeiv1.Step_Command{Command: &hodeiv1.Command{Argv: []string{"echo", "hello"}}},
+	}}})
+	if err != nil {
+		return 0, 0, err
+	}
+	submitted = time.Since(start)
+	var output bytes.Buffer
+	_, err = c.Logs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, func(chunk *hodeiv1.LogChunk) error {
+		if first == 0 {
+			first = time.Since(start)
+		}
+		output.Write(chunk.GetData())
+		return nil
+	})
+	if err == nil && output.String() != "hello\n" {
+		err = fmt.Errorf("job %s wrote %q instead of hello", job.GetId(), &output)
+	}
+	return submitted, first, err
+}
+
+func timeSpawn(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, "echo", "hello")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	if _, err := out.Read(make([]byte, 16)); err != nil {
+		return 0, errors.Join(err, cmd.Wait())
+	}
+	return time.Since(start), cmd.Wait()
+}
+
+func quantilesOf(d []time.Duration) quantiles {
+	slices.Sort(d)
+	at := func(q float64) float64 {
+		return float64(d[min(int(q*float64(len(d))), len(d)-1)].Microseconds()) / 1000
+	}
+	return quantiles{P50: at(0.50), P99: at(0.99)}
+}

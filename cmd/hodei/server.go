@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hodei-jobs/hodei/service"
+)
+
+func newServer() *cobra.Command {
+	var config service.Config
+	var format, level string
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run a server",
+		Long: `Server keeps jobs, gives them to workers and serves the API. The first start makes a certificate authority and an
+administrator's certificate in DATA-DIR/tls; SIGTERM or Ctrl-C stops it in good order, and running jobs go on.`,
+		Example: `hodei server --data-dir /var/lib/hodei --listen 0.0.0.0:7443 --host hodei.example.com
+hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key admin-key.pem token create`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if config.Logger, err = newLogger(format, level); err != nil {
+				return err
+			}
+			config.Version = version
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			s, err := service.New(ctx, config)
+			if err != nil {
+				return err
+			}
+			return s.Run(ctx)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.DataDir, "data-dir", defaultDataDir("server"), "folder for everything")
+	flags.StringVar(&config.Listen, "listen", service.DefaultListen, "address of the API; port 0 for any")
+	flags.StringVar(&config.OpsListen, "ops-listen", service.DefaultOpsListen, "address of metrics and health, for a trusted network only; - for none")
+	flags.StringSliceVar(&config.Hosts, "host", nil, "further names or addresses of the server, for its certificate")
+	flags.DurationVar(&config.Lease, "lease", 0, "how long a worker may be silent before its jobs count as lost (default 15s)")
+	flags.IntVar(&config.MaxUnfinishedJobs, "max-unfinished-jobs", 0, "refuse submits beyond this many (default 1000000)")
+	addLogFlags(cmd, &format, &level)
+	return cmd
+}
+
+func addLogFlags(cmd *cobra.Command, format, level *string) {
+	cmd.Flags().StringVar(format, "log-format", "text", "text or json")
+	cmd.Flags().StringVar(level, "log-level", "info", "debug, info, warn or error")
+}
+
+func newLogger(format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usageError{fmt.Errorf("--log-level %q is not debug, info, warn or error", level)}
+	}
+	options := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	}
+	return nil, usageError{fmt.Errorf("--log-format %q is not text or json", format)}
+}
+
+// defaultDataDir is where a part of Hodei keeps its data when nothing else is said.
+func defaultDataDir(part string) string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "hodei", part)
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return filepath.Join("hodei-data", part)
+	}
+	return filepath.Join(home, ".local", "share", "hodei", part)
+}
