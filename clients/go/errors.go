@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -100,6 +101,9 @@ func (c *Client) explainConnection(err error) string {
 	case errors.As(err, &alert):
 		return fmt.Sprintf("the server at %s refused the client certificate %s: %v; it may have expired or belong to another server",
 			c.config.URL, c.config.Cert, alert)
+	case cut(err) && c.config.Cert != "":
+		return fmt.Sprintf("the server at %s closed the connection: it may have refused the client certificate %s, or something in between did: %v",
+			c.config.URL, c.config.Cert, err)
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Sprintf("no server answers at %s: %v; is it running? `hodei dev` starts one", c.config.URL, dial.Err)
 	}
@@ -112,16 +116,23 @@ const (
 	longestWait  = 2 * time.Second
 )
 
-// transient reports whether the same call may succeed later: the server stops, or the connection broke. A wrong
-// certificate, or a server that never answered, is not transient.
+// transient reports whether the same call may succeed later: the server stops, or the connection to it broke. A wrong
+// certificate, or an answer that is too large, stays as it is.
 func transient(err error) bool {
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
 	var alert tls.AlertError
-	if errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &alert) {
+	var wire *connect.Error
+	switch {
+	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &alert):
 		return false
+	case errors.Is(err, errCut), cut(err), connect.CodeOf(err) == connect.CodeUnavailable:
+		return true
+	case errors.As(err, &wire) && !wire.IsRemote():
+		// The server did not say this: the connection ended in the middle of a message, say.
+		return wire.Code() == connect.CodeInternal || wire.Code() == connect.CodeUnknown
 	}
-	return connect.CodeOf(err) == connect.CodeUnavailable || errors.Is(err, errCut)
+	return false
 }
 
 // errCut says that a stream ended without the server's word that it is over.
@@ -133,7 +144,7 @@ func (c *Client) retry(ctx context.Context, once func() error) error {
 	wait := shortestWait
 	for try := 0; ; try++ {
 		err := once()
-		if err == nil || !transient(err) || ctx.Err() != nil || (try == 0 && refused(err)) {
+		if err == nil || ctx.Err() != nil || hopeless(err, try) {
 			return c.translate(err)
 		}
 		if err := pause(ctx, wait); err != nil {
@@ -143,9 +154,20 @@ func (c *Client) retry(ctx context.Context, once func() error) error {
 	}
 }
 
-func refused(err error) bool {
+// cutTries is how often a connection may be cut before anything was received: a server that refuses a certificate does it
+// too, and must not be called for ever.
+const cutTries = 5
+
+// hopeless reports whether trying again makes no sense. try counts the failures since something was received.
+func hopeless(err error, try int) bool {
 	var dial *net.OpError
-	return errors.As(err, &dial) && dial.Op == "dial"
+	refused := errors.As(err, &dial) && dial.Op == "dial"
+	return !transient(err) || (try == 0 && refused) || (try >= cutTries && cut(err))
+}
+
+// cut reports whether the connection was closed in the middle.
+func cut(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func pause(ctx context.Context, wait time.Duration) error {

@@ -39,7 +39,7 @@ func (c *Client) Logs(
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if !transient(err) || (try == 0 && refused(err)) {
+		if hopeless(err, try) {
 			return nil, c.translate(err)
 		}
 		if err := pause(ctx, wait); err != nil {

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,14 +11,17 @@ import (
 	"testing"
 )
 
-// clearEnvironment takes the variables away that the machine may have set.
-func clearEnvironment(t *testing.T) {
-	t.Helper()
+// TestMain takes the variables away that the machine may have set.
+func TestMain(m *testing.M) {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "OTEL_") {
-			t.Setenv(name, "")
+			if err := os.Unsetenv(name); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
 		}
 	}
+	os.Exit(m.Run())
 }
 
 // setup makes a telemetry that must work, and ends it with the test.

@@ -168,3 +168,19 @@ func TestRecordingTogether(t *testing.T) {
 		`hodei_jobs_completed_total{cause="exit_code",state="SUCCEEDED"} 4000`,
 		`hodei_jobs_completed_total{cause="exit_code",state="FAILED"} 4000`)
 }
+
+// TestRecordingMakesNoGarbage holds that the reactor may record with every job.
+func TestRecordingMakesNoGarbage(t *testing.T) {
+	m := newMetrics(t, setup(t), nil)
+	allocations := testing.AllocsPerRun(1000, func() {
+		m.JobsSubmitted(1)
+		m.JobsScheduled(1)
+		m.JobEnded("SUCCEEDED", "exit_code")
+		m.StaleReport()
+		m.LogBytes(1)
+		m.Commit(time.Millisecond, 1)
+	})
+	if allocations != 0 {
+		t.Errorf("recording one job allocates %v times", allocations)
+	}
+}

@@ -38,13 +38,15 @@ func newCollector(t *testing.T) *collector {
 	return c
 }
 
-// use makes one measurement and one span, and ends the telemetry.
+// use makes one measurement and one span, and ends the telemetry as a process does whose context has ended.
 func use(t *testing.T, tel *Telemetry) error {
 	t.Helper()
 	newMetrics(t, tel, nil).JobsSubmitted(1)
 	_, span := tel.Tracers.Tracer("test").Start(t.Context(), "a-span")
 	span.End()
-	return tel.Shutdown(t.Context())
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	return tel.Shutdown(ended)
 }
 
 func TestCollector(t *testing.T) {
@@ -64,7 +66,6 @@ func TestCollector(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			clearEnvironment(t)
 			c := newCollector(t)
 			for name, value := range tt.environment {
 				t.Setenv(name, strings.Replace(value, "URL", c.URL, 1))
@@ -106,7 +107,6 @@ func TestCollectorInTrouble(t *testing.T) {
 	defer failing.Close()
 	for name, endpoint := range map[string]string{"hanging": hanging.URL, "gone": gone.URL, "failing": failing.URL} {
 		t.Run(name, func(t *testing.T) {
-			clearEnvironment(t)
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
 			tel := setup(t)
 			newMetrics(t, tel, nil).JobsSubmitted(1)
@@ -137,7 +137,6 @@ func TestShutdownTwice(t *testing.T) {
 }
 
 func TestResource(t *testing.T) {
-	clearEnvironment(t)
 	t.Setenv("OTEL_SERVICE_NAME", "mine")
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.version=9")
 	tel := setup(t)
@@ -146,7 +145,6 @@ func TestResource(t *testing.T) {
 }
 
 func TestBadResource(t *testing.T) {
-	clearEnvironment(t)
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "nonsense")
 	if _, err := Setup(t.Context(), "hodei", "1"); err == nil || !strings.Contains(err.Error(), "OTEL_RESOURCE_ATTRIBUTES") ||
 		!strings.Contains(err.Error(), "nonsense") {
@@ -160,7 +158,6 @@ func TestBadEndpoint(t *testing.T) {
 			"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
 		} {
 			t.Run(variable+"="+endpoint, func(t *testing.T) {
-				clearEnvironment(t)
 				t.Setenv(variable, endpoint)
 				_, err := Setup(t.Context(), "hodei", "1")
 				if err == nil || !strings.Contains(err.Error(), variable) || !strings.Contains(err.Error(), "http://localhost:4318") {
@@ -194,7 +191,7 @@ func TestNothingGlobal(t *testing.T) {
 }
 
 func TestNoCollectorNoSpans(t *testing.T) {
-	clearEnvironment(t)
+	t.Parallel()
 	_, span := setup(t).Tracers.Tracer("test").Start(t.Context(), "a-span")
 	if span.IsRecording() || span.SpanContext().IsSampled() {
 		t.Error("a span is recorded that nobody reads")
