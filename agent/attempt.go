@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -101,7 +102,7 @@ func (t *attempt) runSteps() (*hwpv1.Outcome, int) {
 		outcome, usage := t.runStep(i, step)
 		outcome, goOn := t.finishStep(outcome)
 		t.report(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_StepFinished{StepFinished: &hwpv1.StepFinished{
-			Attempt: t.ref, Step: int32(i), Time: now(), Outcome: outcome, Usage: usage, //nolint:gosec // few steps
+			Attempt: t.ref, Step: int32(i), Time: now(), Outcome: outcome, Usage: usage,
 		}}})
 		if !goOn {
 			return outcome, i
@@ -140,7 +141,7 @@ func (t *attempt) runStep(i int, step *hwpv1.Step) (*hwpv1.Outcome, *hwpv1.StepU
 		return outcomeOfStartError(err), nil
 	}
 	t.report(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_StepStarted{StepStarted: &hwpv1.StepStarted{
-		Attempt: t.ref, Step: int32(i), Time: now(), //nolint:gosec // few steps
+		Attempt: t.ref, Step: int32(i), Time: now(),
 	}}})
 	t.started(process)
 	if limit := step.GetTimeout().AsDuration(); limit > 0 {
@@ -211,7 +212,7 @@ func (t *attempt) report(m *hwpv1.AgentMessage) {
 
 func (t *attempt) reportFinished(outcome *hwpv1.Outcome, step int) error {
 	report := t.agent.outbox.add(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_AttemptFinished{AttemptFinished: &hwpv1.AttemptFinished{
-		Attempt: t.ref, Time: now(), Outcome: outcome, Step: int32(step), //nolint:gosec // few steps
+		Attempt: t.ref, Time: now(), Outcome: outcome, Step: int32(step),
 	}}})
 	return errors.Join(report, t.agent.journal.finish(t.ref))
 }
@@ -220,7 +221,7 @@ func outcomeOfStartError(err error) *hwpv1.Outcome {
 	outcome := &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_AGENT_ERROR, ExitCode: runner.ExitFailure, Message: err.Error()}
 	var start *runner.StartError
 	if errors.As(err, &start) {
-		outcome.ExitCode = int32(start.ExitCode) //nolint:gosec // 125 to 127
+		outcome.ExitCode = int32(start.ExitCode)
 		if start.Invalid {
 			outcome.Kind = hwpv1.OutcomeKind_OUTCOME_KIND_INVALID
 		}
@@ -229,7 +230,7 @@ func outcomeOfStartError(err error) *hwpv1.Outcome {
 }
 
 func outcomeOfResult(r runner.Result) (*hwpv1.Outcome, *hwpv1.StepUsage) {
-	outcome := &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_EXIT_CODE, ExitCode: int32(r.ExitCode), Signal: r.Signal} //nolint:gosec // a byte
+	outcome := &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_EXIT_CODE, ExitCode: int32(r.ExitCode), Signal: r.Signal}
 	switch {
 	case r.OOMKilled && r.Signal != "":
 		outcome.Kind, outcome.Message = hwpv1.OutcomeKind_OUTCOME_KIND_OUT_OF_MEMORY, "the step used more memory than is reserved for it"
@@ -237,7 +238,8 @@ func outcomeOfResult(r runner.Result) (*hwpv1.Outcome, *hwpv1.StepUsage) {
 		outcome.Kind, outcome.Message = hwpv1.OutcomeKind_OUTCOME_KIND_SIGNAL, "the process was ended by "+r.Signal
 	}
 	return outcome, &hwpv1.StepUsage{
-		UserCpu: durationpb.New(r.Usage.UserCPU), SystemCpu: durationpb.New(r.Usage.SystemCPU), MaxRssKib: int32(min(r.Usage.MaxRSSKiB, 1<<31-1)), //nolint:gosec // bounded
+		UserCpu: durationpb.New(r.Usage.UserCPU), SystemCpu: durationpb.New(r.Usage.SystemCPU),
+		MaxRssKib: int32(min(r.Usage.MaxRSSKiB, math.MaxInt32)),
 	}
 }
 
@@ -247,7 +249,7 @@ func (t *attempt) command(i int, step *hwpv1.Step) runner.Command {
 	if dir == "" {
 		dir = t.workDir()
 	}
-	index := int32(i) //nolint:gosec // few steps
+	index := int32(i)
 	return runner.Command{
 		ID:   fmt.Sprintf("%s-%d-%d", t.ref.GetJobId(), t.ref.GetAttempt(), i),
 		Argv: step.GetArgv(), Env: t.environment(i, step), Dir: dir,

@@ -23,7 +23,7 @@ const (
 
 // measured fills what is not set with what the machine has.
 func (c Capacity) measured() Capacity {
-	cpus := int32(min(runtime.GOMAXPROCS(0), math.MaxInt32/1000)) //nolint:gosec // bounded; it knows the CPU limit of a container
+	cpus := int32(min(runtime.GOMAXPROCS(0), math.MaxInt32/1000))
 	if c.MilliCPU == 0 {
 		c.MilliCPU = cpus * 1000
 	}
@@ -51,7 +51,7 @@ func memoryMiB() int32 {
 			total = min(total, limit)
 		}
 	}
-	return int32(min(total>>20, math.MaxInt32)) //nolint:gosec // bounded
+	return int32(min(total>>20, math.MaxInt32))
 }
 
 func (c Capacity) toProto() *hwpv1.Capacity {
@@ -79,7 +79,7 @@ func (l *load) heartbeat() *hwpv1.Heartbeat {
 		l.last, l.at = times[0], now
 	}
 	if m, err := mem.VirtualMemory(); err == nil {
-		beat.UsedMemoryMib = int32(min(m.Used>>20, math.MaxInt32)) //nolint:gosec // bounded
+		beat.UsedMemoryMib = int32(min(m.Used>>20, math.MaxInt32))
 	}
 	return beat
 }

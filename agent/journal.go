@@ -102,9 +102,9 @@ func (j *journal) apply(kind byte, key string, payload []byte) {
 func encodeEntry(kind byte, key string, payload []byte) []byte {
 	body := make([]byte, 0, 8+3+len(key)+len(payload))
 	body = append(body, 0, 0, 0, 0, 0, 0, 0, 0, kind)
-	body = binary.BigEndian.AppendUint16(body, uint16(len(key))) //nolint:gosec // keys are ids
+	body = binary.BigEndian.AppendUint16(body, uint16(len(key)))
 	body = append(append(body, key...), payload...)
-	binary.BigEndian.PutUint32(body, uint32(len(body)-4)) //nolint:gosec // bounded by maxEntry
+	binary.BigEndian.PutUint32(body, uint32(len(body)-4))
 	binary.BigEndian.PutUint32(body[4:], crc32.ChecksumIEEE(body[8:]))
 	return body
 }

@@ -69,7 +69,7 @@ func (s *shipper) collect(frame []*hwpv1.AgentMessage, limit int) []*hwpv1.Agent
 		}
 		idle = 0
 		frame = append(frame, message)
-		flying += uint64(size) //nolint:gosec // a length
+		flying += uint64(size)
 		limit -= size
 	}
 	return s.collectEnds(frame, attempts)

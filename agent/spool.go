@@ -87,7 +87,7 @@ func openSpool(dir string, limit int64) (*spool, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(s.segments, func(a, b *segment) int { return int(int64(a.start) - int64(b.start)) }) //nolint:gosec // far from overflow
+	slices.SortFunc(s.segments, func(a, b *segment) int { return int(int64(a.start) - int64(b.start)) })
 	if n := len(s.segments); n > 0 {
 		s.end, s.acked = s.segments[n-1].end, s.segments[0].start
 	}
@@ -134,10 +134,10 @@ type record struct {
 
 func encodeRecord(r record) []byte {
 	b := make([]byte, recordHeader, recordHeader+len(r.data))
-	binary.BigEndian.PutUint32(b, uint32(len(r.data)))    //nolint:gosec // bounded by maxRecord
-	binary.BigEndian.PutUint32(b[8:], uint32(r.key.step)) //nolint:gosec // read back as int32
-	b[12] = byte(r.key.stream)                            //nolint:gosec // one of two
-	binary.BigEndian.PutUint64(b[13:], uint64(r.time))    //nolint:gosec // read back as int64
+	binary.BigEndian.PutUint32(b, uint32(len(r.data)))
+	binary.BigEndian.PutUint32(b[8:], uint32(r.key.step))
+	b[12] = byte(r.key.stream)
+	binary.BigEndian.PutUint64(b[13:], uint64(r.time))
 	b = append(b, r.data...)
 	binary.BigEndian.PutUint32(b[4:], crc32.ChecksumIEEE(b[8:]))
 	return b
@@ -158,8 +158,8 @@ func (g *segment) read(position int64) (record, error) {
 		return record{}, io.EOF
 	}
 	return record{
-		key:  streamKey{int32(binary.BigEndian.Uint32(body)), hwpv1.LogStream(body[4])}, //nolint:gosec // written from an int32
-		time: int64(binary.BigEndian.Uint64(body[5:])),                                  //nolint:gosec // written from an int64
+		key:  streamKey{int32(binary.BigEndian.Uint32(body)), hwpv1.LogStream(body[4])},
+		time: int64(binary.BigEndian.Uint64(body[5:])),
 		data: body[recordHeader-8:],
 	}, nil
 }
@@ -169,7 +169,7 @@ func (g *segment) read(position int64) (record, error) {
 func (s *spool) write(step int32, stream hwpv1.LogStream, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.dropped && int64(s.end-s.acked)+int64(len(data)) > s.limit && s.end > s.acked { //nolint:gosec // bounded by limit
+	for !s.dropped && int64(s.end-s.acked)+int64(len(data)) > s.limit && s.end > s.acked {
 		s.room.Wait()
 	}
 	if s.dropped {
@@ -339,7 +339,7 @@ func (s *spool) logEnd() *hwpv1.LogEnd {
 		})
 	}
 	slices.SortFunc(end.Streams, func(a, b *hwpv1.StreamTotal) int {
-		return bytes.Compare([]byte{byte(a.GetStep()), byte(a.GetStream())}, []byte{byte(b.GetStep()), byte(b.GetStream())}) //nolint:gosec // small
+		return bytes.Compare([]byte{byte(a.GetStep()), byte(a.GetStream())}, []byte{byte(b.GetStep()), byte(b.GetStream())})
 	})
 	return end
 }

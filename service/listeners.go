@@ -60,7 +60,7 @@ func (s *Server) snapshot(ctx context.Context) (telemetry.Snapshot, error) {
 		}
 		out.Agents++
 		out.Workers = append(out.Workers, telemetry.WorkerLoad{
-			Name: w.Name, CPUMilli: int64(w.Used.MilliCPU), MemoryBytes: int64(w.Used.MemoryMiB) << 20,
+			ID: string(w.ID), Name: w.Name, CPUMilli: int64(w.Used.MilliCPU), MemoryBytes: int64(w.Used.MemoryMiB) << 20,
 			ReservedCPUMilli: int64(w.Reserved.MilliCPU), ReservedMemBytes: int64(w.Reserved.MemoryMiB) << 20,
 		})
 	}

@@ -71,16 +71,17 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	var err error
 	dir := s.config.DataDir
-	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), s.config.Hosts, time.Now); err != nil {
+	// The store first: its lock keeps a second server from touching anything.
+	if s.store, err = pebblestore.Open(filepath.Join(dir, "store"), pebblestore.Options{Logger: s.config.Logger}); err != nil {
 		return err
 	}
-	if s.store, err = pebblestore.Open(filepath.Join(dir, "store"), pebblestore.Options{Logger: s.config.Logger}); err != nil {
+	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), s.config.Hosts, time.Now); err != nil {
 		return err
 	}
 	if s.telemetry, err = telemetry.Setup(ctx, "hodei", s.config.Version); err != nil {
 		return err
 	}
-	metrics, err := s.telemetry.NewMetrics(s.snapshot)
+	metrics, err := s.telemetry.NewMetrics(nil)
 	if err != nil {
 		return err
 	}
@@ -95,6 +96,9 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.fleet.Attach(s.jobs)
+	if err := metrics.Observe(s.snapshot); err != nil {
+		return err
+	}
 	return s.serveHandlers()
 }
 

@@ -75,7 +75,7 @@ func run(args []string) error {
 		fmt.Println("hodei-agent", version, runtime.GOOS+"/"+runtime.GOARCH)
 		return nil
 	}
-	config.Capacity = agent.Capacity{MilliCPU: int32(*cpus * 1000), MemoryMiB: int32(*memory), Slots: int32(*slots)} //nolint:gosec // a person's numbers
+	config.Capacity = agent.Capacity{MilliCPU: int32(*cpus * 1000), MemoryMiB: int32(*memory), Slots: int32(*slots)}
 	if *tokenFile != "" {
 		data, err := os.ReadFile(*tokenFile)
 		if err != nil {

@@ -22,7 +22,11 @@ func newConfig(g *global) *cobra.Command {
 			}
 			return g.print(cmd.OutOrStdout(), config, func(w *tabwriter.Writer) {
 				for _, line := range [][2]string{
-					{"Context", config.Context}, {"URL", config.URL}, {"CA", config.CA}, {"Certificate", config.Cert}, {"Key", config.Key},
+					{"Context", config.Context},
+					{"URL", config.URL},
+					{"CA", config.CA},
+					{"Certificate", config.Cert},
+					{"Key", config.Key},
 					{"Namespace", config.Namespace},
 				} {
 					fmt.Fprintf(w, "%s:\t%s\n", line[0], orDash(line[1]))

@@ -28,7 +28,7 @@ func newJobList(g *global) *cobra.Command {
 			for _, s := range states {
 				value, ok := hodeiv1.JobState_value["JOB_STATE_"+strings.ToUpper(s)]
 				if !ok {
-					return usageError{fmt.Errorf("--state %q is not known; use queued, running, succeeded, failed, ...", s)}
+					return usageError{fmt.Errorf("--state %q is not known; use queued, running, succeeded, failed or another one", s)}
 				}
 				filter.States = append(filter.States, hodeiv1.JobState(value))
 			}
@@ -41,7 +41,7 @@ func newJobList(g *global) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if jobs = append(jobs, job); int32(len(jobs)) == limit { //nolint:gosec // bounded by limit
+				if jobs = append(jobs, job); int32(len(jobs)) == limit {
 					break
 				}
 			}

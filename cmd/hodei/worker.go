@@ -86,8 +86,9 @@ func workerDetails(w *tabwriter.Writer, x *hodeiv1.Worker) {
 	line("Name", x.GetName())
 	line("State", short(x.GetState(), "WORKER_STATE_"))
 	line("Agent", x.GetAgentVersion())
-	line("CPU", fmt.Sprintf("%g, %g reserved, %g in use", cpus(x.GetCapacity().GetMilliCpu()), cpus(x.GetReserved().GetMilliCpu()), cpus(x.GetUsedMilliCpu())))
-	line("Memory", fmt.Sprintf("%d MiB, %d reserved, %d in use", x.GetCapacity().GetMemoryMib(), x.GetReserved().GetMemoryMib(), x.GetUsedMemoryMib()))
+	has, reserved := x.GetCapacity(), x.GetReserved()
+	line("CPU", fmt.Sprintf("%g, %g reserved, %g in use", cpus(has.GetMilliCpu()), cpus(reserved.GetMilliCpu()), cpus(x.GetUsedMilliCpu())))
+	line("Memory", fmt.Sprintf("%d MiB, %d reserved, %d in use", has.GetMemoryMib(), reserved.GetMemoryMib(), x.GetUsedMemoryMib()))
 	line("Connected", age(x.GetConnectTime())+" ago")
 	line("Heartbeat", age(x.GetHeartbeatTime())+" ago")
 	for _, name := range slices.Sorted(maps.Keys(x.GetLabels())) {

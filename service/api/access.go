@@ -85,7 +85,7 @@ func authorize(spec connect.Spec, rule *policyv1.AccessRule, caller identity.Pri
 	if slices.Contains(accepted, policyv1.Authentication_AUTHENTICATION_NONE) {
 		return nil
 	}
-	proof := policyv1.Authentication_AUTHENTICATION_UNSPECIFIED
+	var proof policyv1.Authentication
 	switch caller.Kind {
 	case identity.User:
 		proof = policyv1.Authentication_AUTHENTICATION_USER_CERTIFICATE

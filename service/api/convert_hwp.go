@@ -7,23 +7,21 @@ import (
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/service/fleet"
+	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
 )
 
-// workerFromRegister makes the worker that an agent says it is. Labels of the enrolment win over the agent's own.
-func workerFromRegister(id job.WorkerID, enrolled map[string]string, r *hwpv1.Register) job.Worker {
-	labels := make(map[string]string, len(r.GetLabels())+len(enrolled))
+// workerFromRegister makes the worker that an agent says it is. Its name, and labels that came with its token, are those of
+// its enrolment, whatever it says now.
+func workerFromRegister(id job.WorkerID, enrolled identity.EnrolledWorker, r *hwpv1.Register) job.Worker {
+	labels := make(map[string]string, len(r.GetLabels())+len(enrolled.Labels))
 	maps.Copy(labels, r.GetLabels())
-	maps.Copy(labels, enrolled)
-	name := r.GetName()
-	if name == "" {
-		name = string(id)
-	}
+	maps.Copy(labels, enrolled.Labels)
 	capacity := r.GetCapacity()
 	return job.Worker{
-		ID: id, Name: name, Labels: labels, AgentVersion: r.GetAgentVersion(), BootID: r.GetBootId(),
+		ID: id, Name: enrolled.Name, Labels: labels, AgentVersion: r.GetAgentVersion(), BootID: r.GetBootId(),
 		Capacity: job.Resources{MilliCPU: capacity.GetMilliCpu(), MemoryMiB: capacity.GetMemoryMib(), Extras: capacity.GetExtras()},
 		Slots:    capacity.GetSlots(),
 	}
@@ -54,7 +52,7 @@ func messageToProto(m fleet.Message) *hwpv1.ServerMessage {
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Assign{Assign: assignToProto(&m.Job)}}
 	case fleet.Cancel:
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Cancel{Cancel: &hwpv1.Cancel{
-			Attempt: refToProto(m.Ref), Step: int32(m.Step), Force: m.Force, //nolint:gosec // at most MaxSteps
+			Attempt: refToProto(m.Ref), Step: int32(m.Step), Force: m.Force,
 		}}}
 	case fleet.ReportAck:
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_ReportAck{ReportAck: &hwpv1.ReportAck{RequestIds: m.IDs}}}

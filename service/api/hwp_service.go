@@ -92,7 +92,7 @@ func (s *hwpService) open(
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := s.fleet.Open(ctx, workerFromRegister(principal(ctx).Worker, record.Labels, register), refsFromProto(register.GetAttempts()))
+	session, err := s.fleet.Open(ctx, workerFromRegister(principal(ctx).Worker, record, register), refsFromProto(register.GetAttempts()))
 	return session, messages[1:], err
 }
 

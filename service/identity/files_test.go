@@ -202,7 +202,7 @@ func TestRightsAreTightened(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // the point of the test
+	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	openAuthority(t, dir, now.Now)

@@ -242,7 +242,7 @@ func TestPinIsInTheChain(t *testing.T) {
 	t.Parallel()
 	now := newClock()
 	a := openAuthority(t, t.TempDir(), now.Now)
-	m := meet(t, a.ServerTLS(), &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}) //nolint:gosec // the pin is checked
+	m := meet(t, a.ServerTLS(), &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
 	if m.serverErr != nil || len(m.client.PeerCertificates) != 2 {
 		t.Fatalf("the server sent %d certificates (error %v), want its own and the CA's", len(m.client.PeerCertificates), m.serverErr)
 	}

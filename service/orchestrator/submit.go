@@ -63,14 +63,11 @@ func (s *state) repeated(key string, sub *Submission, now time.Time) (job.Job, b
 	if !ok {
 		var err error
 		request, err = s.requests(key)
-		if job.CodeOf(err) == job.CodeNotFound && err != nil {
+		switch {
+		case err == nil && request.Expires.Before(now), job.CodeOf(err) == job.CodeNotFound:
 			return job.Job{}, false, nil
-		}
-		if err != nil {
+		case err != nil:
 			return job.Job{}, false, err
-		}
-		if request.Expires.Before(now) {
-			return job.Job{}, false, nil
 		}
 	}
 	if request.Hash != sub.Hash {

@@ -103,6 +103,10 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 		output.abandon()
 		return nil, explainStart(c, err)
 	}
+	var own syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil {
+		p.agentRSS = own.Maxrss
+	}
 	output.begin()
 	return p, nil
 }
@@ -131,6 +135,8 @@ type process struct {
 	output  *output
 	orphans *orphans
 	done    chan struct{} // closed when nothing of the step runs
+	// agentRSS is the largest memory that the agent itself has had, in KiB, when the step was started.
+	agentRSS int64
 
 	mu      sync.Mutex
 	stopped bool
@@ -190,7 +196,8 @@ func (p *process) Wait() runner.Result {
 		result.Signal = unix.SignalName(status.Signal())
 		result.ExitCode = 128 + int(status.Signal())
 	}
-	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
+	// Until it executes its program a child counts the agent's memory as its own, so a smaller peak than that says nothing.
+	if usage, ok := state.SysUsage().(*syscall.Rusage); ok && usage.Maxrss > p.agentRSS {
 		result.Usage.MaxRSSKiB = usage.Maxrss
 	}
 	result.Usage.UserCPU, result.Usage.SystemCPU = state.UserTime(), state.SystemTime()

@@ -114,7 +114,8 @@ func explainStart(c runner.Command, err error) error {
 	case errors.Is(err, syscall.ENOENT):
 		return runner.Invalid(runner.ExitNotFound, "%s cannot be started: the interpreter that it names does not exist", name)
 	case errors.Is(err, syscall.E2BIG):
-		return runner.Invalid(runner.ExitNotExecutable, "the arguments and the environment of %s are larger than the system allows; pass them in a file", name)
+		return runner.Invalid(runner.ExitNotExecutable,
+			"the arguments and the environment of %s are larger than the system allows; pass them in a file", name)
 	}
 	return failed("starting "+name, err)
 }

@@ -37,7 +37,7 @@ func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 func (s *Store) ListJobs(ctx context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
 	l := &listing{store: s, filter: filter, limit: limit}
 	if len(filter.IDs) > 0 {
-		return l.named(ctx, before)
+		return l.named(ctx, before), nil
 	}
 	return l.scan(ctx, before)
 }
@@ -52,20 +52,17 @@ type listing struct {
 
 // add takes a job in if it matches. A job that cannot be read is left out of lists, so that one damaged record does not
 // hide all others; Job tells about it.
-func (l *listing) add(ctx context.Context, id job.ID) error {
+func (l *listing) add(ctx context.Context, id job.ID) {
 	j, err := l.store.Job(ctx, id)
 	switch {
-	case job.CodeOf(err) == job.CodeNotFound && err != nil:
-		return nil
-	case err != nil:
-		l.store.logger.Error("a job was left out of a list", "job", id, "error", err)
-	case l.filter.Matches(&j):
+	case err == nil && l.filter.Matches(&j):
 		l.jobs = append(l.jobs, j)
+	case err != nil && job.CodeOf(err) != job.CodeNotFound:
+		l.store.logger.Error("a job was left out of a list", "job", id, "error", err)
 	}
-	return nil
 }
 
-func (l *listing) named(ctx context.Context, before job.ID) ([]job.Job, error) {
+func (l *listing) named(ctx context.Context, before job.ID) []job.Job {
 	ids := slices.Clone(l.filter.IDs)
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
@@ -77,11 +74,9 @@ func (l *listing) named(ctx context.Context, before job.ID) ([]job.Job, error) {
 		if before != "" && id >= before {
 			continue
 		}
-		if err := l.add(ctx, id); err != nil {
-			return nil, err
-		}
+		l.add(ctx, id)
 	}
-	return l.jobs, nil
+	return l.jobs
 }
 
 // scan goes through the index of the namespace, or through all jobs, from the newest on.
@@ -99,9 +94,7 @@ func (l *listing) scan(ctx context.Context, before job.ID) ([]job.Job, error) {
 		return nil, err
 	}
 	for ok := it.Last(); ok && len(l.jobs) < l.limit && ctx.Err() == nil; ok = it.Prev() {
-		if err := l.add(ctx, job.ID(it.Key()[len(prefix):])); err != nil {
-			return nil, errors.Join(err, it.Close())
-		}
+		l.add(ctx, job.ID(it.Key()[len(prefix):]))
 	}
 	return l.jobs, errors.Join(ctx.Err(), it.Error(), it.Close())
 }

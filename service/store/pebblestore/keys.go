@@ -41,7 +41,7 @@ func recordKey(kind, key string) []byte {
 
 func logKey(kind byte, ref store.LogRef) []byte {
 	key := append(append([]byte{kind}, ref.Job...), 0)
-	return binary.BigEndian.AppendUint32(key, uint32(ref.Attempt)) //nolint:gosec // attempts are counted from 1
+	return binary.BigEndian.AppendUint32(key, uint32(ref.Attempt))
 }
 
 func chunkKey(ref store.LogRef, offset uint64) []byte {

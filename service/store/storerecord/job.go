@@ -39,7 +39,7 @@ func DecodeState(record []byte, j *job.Job) error {
 	return fields(record, func(num protowire.Number, v value) (err error) {
 		switch num {
 		case 1:
-			j.State = job.State(v.number) //nolint:gosec // checked below by Valid
+			j.State = job.State(v.number)
 			if !j.State.Valid() {
 				err = errCut
 			}
@@ -104,7 +104,7 @@ func decodeCause(b []byte) (job.Cause, error) {
 	err := message(b, func(num protowire.Number, v value) error {
 		switch num {
 		case 1:
-			c.Kind = job.CauseKind(v.number) //nolint:gosec // an unknown kind is shown as such
+			c.Kind = job.CauseKind(v.number)
 		case 2:
 			c.ExitCode = v.int32()
 		case 3:
@@ -137,7 +137,7 @@ func addStepStatus(j *job.Job, b []byte) error {
 	err := message(b, func(num protowire.Number, v value) (err error) {
 		switch num {
 		case 1:
-			s.State = job.StepState(v.number) //nolint:gosec // an unknown state is shown as such
+			s.State = job.StepState(v.number)
 		case 2:
 			s.Cause, err = decodeCause(v.bytes)
 		case 3:

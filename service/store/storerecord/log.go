@@ -23,7 +23,7 @@ func DecodeChunk(record []byte, c *store.Chunk) error {
 		case 1:
 			c.Step = v.int32()
 		case 2:
-			c.Stream = store.Stream(v.number) //nolint:gosec // an unknown stream is shown as such
+			c.Stream = store.Stream(v.number)
 		case 3:
 			c.Time = v.time()
 		case 4:
@@ -74,7 +74,7 @@ func addTotal(e *store.LogEnd, b []byte) error {
 		case 1:
 			s.Step = v.int32()
 		case 2:
-			s.Stream = store.Stream(v.number) //nolint:gosec // an unknown stream is shown as such
+			s.Stream = store.Stream(v.number)
 		case 3:
 			s.Bytes = v.number
 		case 4:

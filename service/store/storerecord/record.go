@@ -72,11 +72,11 @@ func (v value) time() time.Time {
 	if v.number == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, int64(v.number)).UTC() //nolint:gosec // written from an int64
+	return time.Unix(0, int64(v.number)).UTC()
 }
 
-func (v value) duration() time.Duration { return time.Duration(v.number) } //nolint:gosec // written from a Duration
-func (v value) int32() int32            { return int32(v.number) }         //nolint:gosec // written from an int32
+func (v value) duration() time.Duration { return time.Duration(v.number) }
+func (v value) int32() int32            { return int32(v.number) }
 
 func appendString(b []byte, num protowire.Number, s string) []byte {
 	if s == "" {
@@ -93,7 +93,7 @@ func appendNumber[T ~int32 | ~int64 | ~uint64 | ~uint8](b []byte, num protowire.
 	if n == 0 {
 		return b
 	}
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(n)) //nolint:gosec // read back as T
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(n))
 }
 
 // appendTime writes nanoseconds, so years from 1678 to 2262.
@@ -101,7 +101,7 @@ func appendTime(b []byte, num protowire.Number, t time.Time) []byte {
 	if t.IsZero() {
 		return b
 	}
-	return protowire.AppendFixed64(protowire.AppendTag(b, num, protowire.Fixed64Type), uint64(t.UnixNano())) //nolint:gosec // read back as int64
+	return protowire.AppendFixed64(protowire.AppendTag(b, num, protowire.Fixed64Type), uint64(t.UnixNano()))
 }
 
 // appendMessage writes a nested message.

@@ -176,7 +176,7 @@ func addConstraint(spec *job.Spec, b []byte) error {
 		case 1:
 			c.Label = string(v.bytes)
 		case 2:
-			c.Operator = job.Operator(v.number) //nolint:gosec // an unknown operator never holds
+			c.Operator = job.Operator(v.number)
 		case 3:
 			c.Values = append(c.Values, string(v.bytes))
 		}

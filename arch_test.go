@@ -1,0 +1,144 @@
+// Package hodei_test holds the rules of the house: who may import whom, and how large things may grow.
+package hodei_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/hodei-jobs/hodei/"
+
+// rule says what a package may import of this module and of others. Patterns are those of path.Match, with a last "..." for
+// everything below. The standard library is always allowed but for what denied names.
+type rule struct {
+	pkg     string
+	own     []string // packages of this module
+	foreign []string // other modules; nil: any
+	denied  []string // of the standard library
+	why     string
+}
+
+// none is a list of foreign packages without one.
+var none = []string{}
+
+var rules = []rule{
+	{"service/job", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/...", "math/rand", "math/rand/..."}, "the domain is pure: time and chance are arguments"},
+	{"service/scheduler", []string{"service/job"}, none, []string{"net", "os", "sync", "math/rand", "math/rand/..."}, "the scheduler is pure"},
+	{"service/store", []string{"service/job"}, none, nil, "a port knows the domain only"},
+	{"service/bus", []string{"service/job"}, none, nil, "a port knows the domain only"},
+	{"service/orchestrator", []string{"service/job", "service/store", "service/bus", "service/scheduler"}, none, nil, "use cases know no adapter, no protos and no transport"},
+	{"service/logs", []string{"service/job", "service/store"}, none, nil, "use cases know no adapter, no protos and no transport"},
+	{"service/fleet", []string{"service/job", "service/store", "service/logs", "service/orchestrator"}, none, nil, "use cases know no adapter, no protos and no transport"},
+	{"service/identity", []string{"service/job", "service/store"}, []string{"github.com/oklog/ulid/v2"}, nil, "use cases know no adapter, no protos and no transport"},
+	{"service/telemetry", nil, nil, nil, "telemetry knows nothing of what it measures"},
+	{"service/api", []string{"gen/...", "service/job", "service/store", "service/bus", "service/fleet", "service/identity", "service/logs", "service/orchestrator"}, nil, nil, "the API adapter never meets another adapter"},
+	{"service/store/storerecord", []string{"service/job", "service/store"}, []string{"google.golang.org/protobuf/encoding/protowire"}, nil, "the form of records depends on no engine"},
+	{"service/store/storetest", []string{"service/job", "service/store", "service/store/storetest/..."}, []string{"pgregory.net/rapid"}, nil, "the suite knows the port only"},
+	{"service/store/*", []string{"service/job", "service/store", "service/store/storerecord"}, nil, nil, "stores never import each other"},
+	{"service", []string{"service/..."}, nil, nil, "the composition root knows the server's parts"},
+	{"agent/runner", nil, none, nil, "the port of runners knows the standard library only"},
+	{"agent/runner/...", []string{"agent/runner"}, []string{"golang.org/x/sys/unix"}, nil, "runners know their port only"},
+	{"agent", []string{"gen/hwp/...", "agent/..."}, nil, nil, "agent and service meet only in gen"},
+	{"clients/go", []string{"gen/..."}, nil, nil, "a client knows the API only"},
+	{"cmd/hodei-agent", []string{"agent"}, none, nil, "the small program is small because of what it does not import"},
+	{"cmd/hodei", []string{"service", "agent", "clients/go", "gen/..."}, nil, nil, "commands are thin"},
+	{"e2e", nil, none, nil, "end-to-end tests see programs, not packages"},
+	{"scripts/*", nil, none, nil, "scripts stand alone"},
+	{"gen/...", []string{"gen/..."}, nil, nil, "generated"},
+}
+
+type listedPackage struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+func packages(t *testing.T) []listedPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Standard", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listedPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listedPackage
+		err := decoder.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func matches(pattern, name string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return name == prefix || strings.HasPrefix(name, prefix+"/")
+	}
+	ok, err := path.Match(pattern, name)
+	return ok && err == nil
+}
+
+func matchesAny(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if matches(p, name) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	used := make([]bool, len(rules))
+	for _, p := range packages(t) {
+		name, own := strings.CutPrefix(p.ImportPath, module)
+		if !own {
+			continue // the root has tests only
+		}
+		at := -1
+		for i := range rules {
+			if matches(rules[i].pkg, name) {
+				at = i
+				break
+			}
+		}
+		if at < 0 {
+			t.Errorf("no rule covers %s: add one to this test, and think about what it may import", name)
+			continue
+		}
+		used[at] = true
+		for _, imported := range p.Imports {
+			rules[at].check(t, name, imported)
+		}
+	}
+	for i, r := range rules {
+		if !used[i] {
+			t.Errorf("the rule for %q names a package that is gone; remove it", r.pkg)
+		}
+	}
+}
+
+func (r *rule) check(t *testing.T, name, imported string) {
+	t.Helper()
+	if within, own := strings.CutPrefix(imported, module); own {
+		if !matchesAny(r.own, within) {
+			t.Errorf("%s imports %s: %s", name, within, r.why)
+		}
+		return
+	}
+	standard := !strings.Contains(strings.SplitN(imported, "/", 2)[0], ".")
+	if standard && matchesAny(r.denied, imported) {
+		t.Errorf("%s imports %s: %s", name, imported, r.why)
+	}
+	if !standard && r.foreign != nil && !matchesAny(r.foreign, imported) {
+		t.Errorf("%s imports %s: %s", name, imported, r.why)
+	}
+}
