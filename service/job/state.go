@@ -49,8 +49,8 @@ var next = map[State][]State{
 	Blocked:   {Queued, Delayed, Canceled, Skipped},
 	Delayed:   {Queued, Canceled},
 	Queued:    {Assigned, Canceled},
-	Assigned:  {Running, Canceling, Queued, Delayed, Succeeded, Failed, Canceled, TimedOut, Lost},
-	Running:   {Canceling, Queued, Delayed, Succeeded, Failed, Canceled, TimedOut, Lost},
+	Assigned:  {Running, Canceling, Delayed, Succeeded, Failed, Canceled, TimedOut, Lost},
+	Running:   {Canceling, Delayed, Succeeded, Failed, Canceled, TimedOut, Lost},
 	Canceling: {Succeeded, Failed, Canceled, TimedOut, Lost},
 }
 
