@@ -57,7 +57,8 @@ func ParseSpecs(data []byte) ([]*hodeiv1.JobSpec, error) {
 
 func parseSpec(node *yaml.Node) (*hodeiv1.JobSpec, error) {
 	spec := new(hodeiv1.JobSpec)
-	tree, err := messageTree(node, spec.ProtoReflect().Descriptor())
+	w := &walker{left: maxSpecNodes}
+	tree, err := w.messageTree(node, spec.ProtoReflect().Descriptor())
 	if err != nil {
 		return nil, err
 	}
@@ -71,10 +72,27 @@ func parseSpec(node *yaml.Node) (*hodeiv1.JobSpec, error) {
 	return spec, nil
 }
 
+// maxSpecNodes bounds the values of a spec with all aliases written out, so that a small file cannot stand for a huge one.
+const maxSpecNodes = 1_000_000
+
+// walker turns YAML into what protojson reads.
+type walker struct{ left int }
+
+// visit counts a node. An alias that contains itself runs into the same bound.
+func (w *walker) visit(node *yaml.Node) error {
+	if w.left--; w.left < 0 {
+		return fmt.Errorf("line %d: the spec has more than %d values when its aliases are written out", node.Line, maxSpecNodes)
+	}
+	return nil
+}
+
 // messageTree turns a YAML mapping into what protojson reads as a message of this type, short forms written out.
-func messageTree(node *yaml.Node, message protoreflect.MessageDescriptor) (any, error) {
+func (w *walker) messageTree(node *yaml.Node, message protoreflect.MessageDescriptor) (any, error) {
+	if err := w.visit(node); err != nil {
+		return nil, err
+	}
 	if node.Kind == yaml.AliasNode {
-		return messageTree(node.Alias, message)
+		return w.messageTree(node.Alias, message)
 	}
 	if message.FullName() == "google.protobuf.Duration" {
 		return durationTree(node)
@@ -83,7 +101,7 @@ func messageTree(node *yaml.Node, message protoreflect.MessageDescriptor) (any, 
 		return node.Value, nil
 	}
 	if message.Name() == "Command" && node.Kind == yaml.SequenceNode {
-		argv, err := valueTree(node, message.Fields().ByName("argv"))
+		argv, err := w.valueTree(node, message.Fields().ByName("argv"))
 		return map[string]any{"argv": argv}, err
 	}
 	if message.Name() == "Script" && node.Kind == yaml.ScalarNode {
@@ -95,7 +113,7 @@ func messageTree(node *yaml.Node, message protoreflect.MessageDescriptor) (any, 
 	tree := make(map[string]any, len(node.Content)/2)
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
-		name, converted, err := fieldTree(key, value, message)
+		name, converted, err := w.fieldTree(key, value, message)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +126,7 @@ func messageTree(node *yaml.Node, message protoreflect.MessageDescriptor) (any, 
 }
 
 // fieldTree converts one field, and returns its proto name.
-func fieldTree(key, value *yaml.Node, message protoreflect.MessageDescriptor) (string, any, error) {
+func (w *walker) fieldTree(key, value *yaml.Node, message protoreflect.MessageDescriptor) (string, any, error) {
 	switch short := string(message.Name()) + "." + key.Value; short {
 	case "Step.run":
 		return "script", map[string]any{"text": value.Value}, nil
@@ -132,23 +150,26 @@ func fieldTree(key, value *yaml.Node, message protoreflect.MessageDescriptor) (s
 	if field == nil {
 		return "", nil, unknownField(key, message)
 	}
-	converted, err := valueTree(value, field)
+	converted, err := w.valueTree(value, field)
 	return string(field.Name()), converted, err
 }
 
-func valueTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error) {
+func (w *walker) valueTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error) {
+	if err := w.visit(node); err != nil {
+		return nil, err
+	}
 	switch {
 	case node.Kind == yaml.AliasNode:
-		return valueTree(node.Alias, field)
+		return w.valueTree(node.Alias, field)
 	case field.IsMap():
-		return mapTree(node, field)
+		return w.mapTree(node, field)
 	case field.IsList():
 		if node.Kind != yaml.SequenceNode {
 			return nil, fmt.Errorf("line %d: %s must be a list", node.Line, field.Name())
 		}
 		list := make([]any, 0, len(node.Content))
 		for _, item := range node.Content {
-			converted, err := singleTree(item, field)
+			converted, err := w.singleTree(item, field)
 			if err != nil {
 				return nil, err
 			}
@@ -156,16 +177,16 @@ func valueTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error)
 		}
 		return list, nil
 	}
-	return singleTree(node, field)
+	return w.singleTree(node, field)
 }
 
-func mapTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error) {
+func (w *walker) mapTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error) {
 	if node.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: %s must be a mapping", node.Line, field.Name())
 	}
 	tree := make(map[string]any, len(node.Content)/2)
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		converted, err := singleTree(node.Content[i+1], field.MapValue())
+		converted, err := w.singleTree(node.Content[i+1], field.MapValue())
 		if err != nil {
 			return nil, err
 		}
@@ -175,22 +196,35 @@ func mapTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error) {
 }
 
 // singleTree converts one value. A string field takes any scalar as it is written: an argument 007 stays 007.
-func singleTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error) {
+func (w *walker) singleTree(node *yaml.Node, field protoreflect.FieldDescriptor) (any, error) {
 	if field.Message() != nil {
-		return messageTree(node, field.Message())
+		return w.messageTree(node, field.Message())
 	}
 	if node.Kind == yaml.AliasNode {
-		return singleTree(node.Alias, field)
+		return w.singleTree(node.Alias, field)
 	}
 	if node.Kind != yaml.ScalarNode {
 		return nil, fmt.Errorf("line %d: %s must be a single value", node.Line, field.Name())
 	}
-	if field.Kind() == protoreflect.StringKind || field.Kind() == protoreflect.EnumKind {
+	switch field.Kind() {
+	case protoreflect.StringKind, protoreflect.EnumKind:
 		return enumOrString(node.Value, field), nil
+	case protoreflect.BoolKind:
+		value, err := strconv.ParseBool(node.Value)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %s %q is not true or false", node.Line, field.Name(), node.Value)
+		}
+		return value, nil
+	case protoreflect.DoubleKind:
+		value, err := strconv.ParseFloat(node.Value, 64)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %s %q is not a number", node.Line, field.Name(), node.Value)
+		}
+		return value, nil
 	}
-	var value any
-	if err := node.Decode(&value); err != nil {
-		return nil, fmt.Errorf("line %d: %s: %w", node.Line, field.Name(), err)
+	value, err := strconv.ParseInt(node.Value, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("line %d: %s %q is not a whole number of at most %d", node.Line, field.Name(), node.Value, math.MaxInt32)
 	}
 	return value, nil
 }

@@ -1,0 +1,262 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
+	"github.com/hodei-jobs/hodei/service/identity"
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// methods are all RPCs of this module.
+func methods(t *testing.T) []protoreflect.MethodDescriptor {
+	t.Helper()
+	var all []protoreflect.MethodDescriptor
+	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+		if name := string(f.Package()); strings.HasPrefix(name, "hodei.") || strings.HasPrefix(name, "hwp.") {
+			for i := range f.Services().Len() {
+				for k := range f.Services().Get(i).Methods().Len() {
+					all = append(all, f.Services().Get(i).Methods().Get(k))
+				}
+			}
+		}
+		return true
+	})
+	if len(all) < 13 {
+		t.Fatalf("only %d methods were found", len(all))
+	}
+	return all
+}
+
+// Who may call what: every method has a rule, and nobody passes who is not named in it.
+func TestEveryMethodHasARuleThatHolds(t *testing.T) {
+	t.Parallel()
+	admin := identity.Principal{Kind: identity.User, Name: identity.Administrator}
+	stranger := identity.Principal{Kind: identity.User, Name: "somebody"}
+	agent := identity.Principal{Kind: identity.Agent, Worker: "wkr_1"}
+	for _, m := range methods(t) {
+		spec := connect.Spec{Procedure: "/" + string(m.Parent().FullName()) + "/" + string(m.Name()), Schema: m}
+		rule, err := accessRule(spec)
+		if err != nil {
+			t.Errorf("%s: %v", spec.Procedure, err)
+			continue
+		}
+		isWorkers := m.Parent().FullName() == "hwp.v1.WorkerService"
+		open := isWorkers && m.Name() == "Enroll"
+		for caller, allowed := range map[identity.Principal]bool{
+			{}: open, admin: !isWorkers || open, stranger: open, agent: isWorkers,
+		} {
+			if err := authorize(spec, rule, caller); (err == nil) != allowed {
+				t.Errorf("%s by %s: %v", spec.Procedure, caller, err)
+			}
+		}
+	}
+}
+
+func TestMethodWithoutARuleIsRefused(t *testing.T) {
+	t.Parallel()
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("x.proto"), MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("M")}},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("S"), Method: []*descriptorpb.MethodDescriptorProto{
+			{Name: proto.String("R"), InputType: proto.String(".M"), OutputType: proto.String(".M")},
+		}}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, spec := range map[string]connect.Spec{
+		"no option":     {Procedure: "/x", Schema: file.Services().Get(0).Methods().Get(0)},
+		"no descriptor": {Procedure: "/x"},
+	} {
+		if _, err := accessRule(spec); job.CodeOf(err) != job.CodeDenied {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The domain's numbers are the API's, so converting is a cast.
+func TestEnumsAgree(t *testing.T) {
+	t.Parallel()
+	for number, name := range hodeiv1.JobState_name {
+		if want := "JOB_STATE_" + job.State(number).String(); name != want {
+			t.Errorf("%d is %s in the API and %s in the domain", number, name, want)
+		}
+	}
+	for number, name := range hodeiv1.StepState_name {
+		if want := "STEP_STATE_" + job.StepState(number).String(); name != want {
+			t.Errorf("%d is %s in the API and %s in the domain", number, name, want)
+		}
+	}
+	for number, name := range hodeiv1.CauseKind_name {
+		if want := "CAUSE_KIND_" + strings.ToUpper(job.CauseKind(number).String()); name != want {
+			t.Errorf("%d is %s in the API and %s in the domain", number, name, want)
+		}
+	}
+	pairs := map[fmt.Stringer]any{
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_IN:         job.OperatorIn,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_IN:     job.OperatorNotIn,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_EXISTS:     job.OperatorExists,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_EXISTS: job.OperatorNotExists,
+		hodeiv1.WorkerState_WORKER_STATE_READY:                    job.WorkerReady,
+		hodeiv1.WorkerState_WORKER_STATE_DRAINING:                 job.WorkerDraining,
+		hodeiv1.WorkerState_WORKER_STATE_DISCONNECTED:             job.WorkerDisconnected,
+		hodeiv1.WorkerState_WORKER_STATE_LOST:                     job.WorkerLost,
+		hodeiv1.LogStream_LOG_STREAM_STDOUT:                       store.Stdout,
+		hodeiv1.LogStream_LOG_STREAM_STDERR:                       store.Stderr,
+	}
+	for name, number := range pairs {
+		enum, ok := name.(protoreflect.Enum)
+		if !ok || fmt.Sprintf("%d", enum.Number()) != fmt.Sprintf("%d", number) {
+			t.Errorf("%s has another number in the domain: %d", name, number)
+		}
+	}
+}
+
+func TestReasonsAreThoseOfTheAPI(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []job.Reason{
+		job.ReasonInvalidArgument, job.ReasonJobNotFound, job.ReasonWorkerNotFound, job.ReasonStepNotFound, job.ReasonJobEnded,
+		job.ReasonRequestIDReused, job.ReasonUnauthenticated, job.ReasonPermissionDenied, job.ReasonTokenRefused, job.ReasonLimitReached,
+		job.ReasonUnavailable, job.ReasonResumeTokenExpired, job.ReasonStepNotRunning,
+	} {
+		if _, ok := hodeiv1.ErrorReason_value["ERROR_REASON_"+string(reason)]; !ok {
+			t.Errorf("%s is no reason of the API", reason)
+		}
+	}
+}
+
+func TestErrorsCarryWhatClientsNeedAndNothingElse(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		err     error
+		code    connect.Code
+		message string
+		reason  string
+		retry   bool
+	}{
+		{job.Errorf(job.CodeNotFound, job.ReasonJobNotFound, "no job"), connect.CodeNotFound, "no job", "JOB_NOT_FOUND", false},
+		{&job.Error{Code: job.CodeExhausted, Reason: job.ReasonLimitReached, Message: "full", RetryAfter: time.Second}, connect.CodeResourceExhausted, "full", "LIMIT_REACHED", true},
+		{fmt.Errorf("around: %w", job.Errorf(job.CodeDenied, job.ReasonPermissionDenied, "no")), connect.CodePermissionDenied, "no", "PERMISSION_DENIED", false},
+		{connect.NewError(connect.CodeInvalidArgument, "bad field"), connect.CodeInvalidArgument, "bad field", "INVALID_ARGUMENT", false},
+		{errors.New("secret path /var/lib"), connect.CodeInternal, "the server failed; its log says why", "UNSPECIFIED", false},
+		{connect.NewError(connect.CodeNotFound, "of another server").WithRemote(), connect.CodeInternal, "the server failed; its log says why", "UNSPECIFIED", false},
+	} {
+		got := toConnect(tc.err)
+		infos, retries := 0, 0
+		for _, d := range got.Details() {
+			var info errdetails.ErrorInfo
+			switch d.Type {
+			case "google.rpc.ErrorInfo":
+				infos++
+				if proto.Unmarshal(d.Value, &info) != nil || info.GetReason() != tc.reason || info.GetDomain() != "hodei" {
+					t.Errorf("%v: the info is %v", tc.err, &info)
+				}
+			case "google.rpc.RetryInfo":
+				retries++
+			}
+		}
+		if got.Code() != tc.code || got.Message() != tc.message || infos != 1 || (retries == 1) != tc.retry {
+			t.Errorf("%v became %s %q with %d infos and %d retries", tc.err, got.Code(), got.Message(), infos, retries)
+		}
+	}
+}
+
+func TestPanicEndsOneCall(t *testing.T) {
+	t.Parallel()
+	handler := translateErrors(slog.New(slog.DiscardHandler))(recoverPanics(
+		func(_ context.Context, _ connect.Spec, _ connect.ServerStream) error {
+			var none []error
+			return none[len(t.Name())]
+		}))
+	if err := handler(t.Context(), connect.Spec{}, nil); connect.CodeOf(err) != connect.CodeInternal {
+		t.Errorf("a panic gave %v", err)
+	}
+}
+
+func TestSpecSurvivesTheWayThroughTheAPI(t *testing.T) {
+	t.Parallel()
+	spec := job.Spec{
+		Name: "n", Namespace: "ns", Queue: "q", Labels: map[string]string{"a": "b"}, Env: map[string]string{"E": "1"},
+		Steps: []job.Step{
+			{Name: "one", Argv: []string{"a", "b"}, Env: map[string]string{"S": "2"}, WorkingDir: "/w", Timeout: time.Minute, Grace: time.Second},
+			{Name: "two", Script: "echo", Shell: []string{"bash", "-c"}, Grace: time.Second},
+		},
+		Resources:   job.Resources{MilliCPU: 1, MemoryMiB: 2, Extras: map[string]int32{"gpu": 3}},
+		Constraints: []job.Constraint{{Label: "os", Operator: job.OperatorNotIn, Values: []string{"x"}}},
+		Priority:    4, Timeout: time.Hour, MaxAttempts: 5, Backoff: job.Backoff{Initial: 1, Max: 2, Factor: 3},
+		RunAfter: time.Unix(100, 0).UTC(),
+	}
+	if got := specFromProto(specToProto(&spec)); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", spec) {
+		t.Errorf("got  %+v\nwant %+v", got, spec)
+	}
+}
+
+func TestStepsVariablesWinOverTheJobs(t *testing.T) {
+	t.Parallel()
+	j, err := job.New("job_1", job.Spec{
+		Env: map[string]string{"A": "job", "B": "job"}, MaxAttempts: 2,
+		Steps: []job.Step{{Argv: []string{"x"}, Env: map[string]string{"A": "step"}}, {Argv: []string{"y"}}},
+	}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, _ = j.Assign("wkr_1", 7)
+	got := assignToProto(&j)
+	if got.GetSteps()[0].GetEnv()["A"] != "step" || got.GetSteps()[0].GetEnv()["B"] != "job" || got.GetSteps()[1].GetEnv()["A"] != "job" {
+		t.Errorf("the variables are %v and %v", got.GetSteps()[0].GetEnv(), got.GetSteps()[1].GetEnv())
+	}
+	if !got.GetRetryable() || got.GetAttempt().GetEpoch() != 7 {
+		t.Errorf("the assignment is %v", got)
+	}
+}
+
+func TestFramesOfABadAgent(t *testing.T) {
+	t.Parallel()
+	var f frameContent
+	if err := f.add(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Register{Register: &hwpv1.Register{}}}); err == nil {
+		t.Error("a second Register was taken")
+	}
+	if err := f.add(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_LogChunk{LogChunk: &hwpv1.LogChunk{Data: []byte("x"), Stream: 9}}}); err == nil {
+		t.Error("a chunk of stream 9 was taken")
+	}
+	for _, m := range []*hwpv1.AgentMessage{
+		{},
+		{Payload: &hwpv1.AgentMessage_LogChunk{LogChunk: &hwpv1.LogChunk{Stream: hwpv1.LogStream_LOG_STREAM_STDOUT}}},
+		{RequestId: "r", Payload: &hwpv1.AgentMessage_AttemptFinished{}},
+		{Payload: &hwpv1.AgentMessage_StepFinished{StepFinished: &hwpv1.StepFinished{Step: -5}}},
+		{Payload: &hwpv1.AgentMessage_LogEnd{LogEnd: &hwpv1.LogEnd{Streams: []*hwpv1.StreamTotal{{Sha256: []byte("short")}}}}},
+	} {
+		if err := f.add(m); err != nil {
+			t.Errorf("%v: %v", m, err)
+		}
+	}
+	if len(f.chunks) != 0 || len(f.reports) != 2 || len(f.reportIDs) != 1 || f.reports[0].Cause.Kind != job.CauseAgentError {
+		t.Errorf("the frame is %+v", f)
+	}
+}
+
+func TestPageTokens(t *testing.T) {
+	t.Parallel()
+	if got, err := decodePageToken(encodePageToken("job_1")); err != nil || got != "job_1" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := decodePageToken("***"); job.CodeOf(err) != job.CodeInvalid {
+		t.Errorf("a token of nobody gave %v", err)
+	}
+}
