@@ -52,9 +52,16 @@ func NewHandler(config Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	connecthttp.Mount(mux, public, connecthttp.WithReadMaxBytes(MaxRequestBytes), connecthttp.WithCompressMinBytes(1024))
 	connecthttp.Mount(mux, workerServer(config), connecthttp.WithReadMaxBytes(MaxRequestBytes), connecthttp.WithCompressors())
-	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(
-		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName, adminv1connect.TokenServiceName)))
+	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...)))
 	return mux, nil
+}
+
+// serviceNames are the services that reflection and health tell about.
+func serviceNames() []string {
+	return []string{
+		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName,
+		adminv1connect.TokenServiceName, hwpv1connect.WorkerServiceName,
+	}
 }
 
 func publicServer(config Config) (*connect.Server, error) {
@@ -75,7 +82,7 @@ func publicServer(config Config) (*connect.Server, error) {
 	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})
 	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})
 	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.CAPin})
-	grpcreflect.Register(server)
+	grpcreflect.Register(server, grpcreflect.WithNamer(grpcreflect.NamerFunc(serviceNames)))
 	return server, nil
 }
 

@@ -1,0 +1,173 @@
+package storerecord_test
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+	"github.com/hodei-jobs/hodei/service/store/storerecord"
+)
+
+// text makes a generator; one that is shared between tests would be a race.
+func text() *rapid.Generator[string] { return rapid.String() }
+
+func strings1(t *rapid.T, name string) map[string]string {
+	m := rapid.MapOfN(text(), text(), 0, 3).Draw(t, name)
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+func list(t *rapid.T, name string) []string {
+	l := rapid.SliceOfN(text(), 0, 3).Draw(t, name)
+	if len(l) == 0 {
+		return nil
+	}
+	return l
+}
+
+func duration(t *rapid.T, name string) time.Duration {
+	return time.Duration(rapid.Int64().Draw(t, name))
+}
+
+func instant(t *rapid.T, name string) time.Time {
+	n := rapid.Int64Range(-1<<62, 1<<62).Draw(t, name)
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+func cause(t *rapid.T, name string) job.Cause {
+	return job.Cause{
+		Kind: job.CauseKind(rapid.Byte().Draw(t, name+" kind")), ExitCode: rapid.Int32().Draw(t, name+" code"),
+		Signal: text().Draw(t, name+" signal"), Step: text().Draw(t, name+" step"), Message: text().Draw(t, name+" message"), Actor: text().Draw(t, name+" actor"),
+	}
+}
+
+func drawSpec(t *rapid.T) *job.Spec {
+	s := &job.Spec{
+		Name: text().Draw(t, "name"), Namespace: text().Draw(t, "namespace"), Queue: text().Draw(t, "queue"), Labels: strings1(t, "labels"),
+		Env: strings1(t, "env"), Priority: rapid.Int32().Draw(t, "priority"), Timeout: duration(t, "timeout"),
+		MaxAttempts: rapid.Int32().Draw(t, "attempts"), RunAfter: instant(t, "run after"),
+		Backoff:   job.Backoff{Initial: duration(t, "initial"), Max: duration(t, "max"), Factor: rapid.Float64().Draw(t, "factor")},
+		Resources: job.Resources{MilliCPU: rapid.Int32().Draw(t, "cpu"), MemoryMiB: rapid.Int32().Draw(t, "memory")},
+	}
+	if rapid.Bool().Draw(t, "extras") {
+		s.Resources.Extras = map[string]int32{text().Draw(t, "extra"): rapid.Int32().Draw(t, "extra amount")}
+	}
+	for range rapid.IntRange(1, 3).Draw(t, "steps") {
+		s.Steps = append(s.Steps, job.Step{
+			Name: text().Draw(t, "step"), Argv: list(t, "argv"), Script: text().Draw(t, "script"), Shell: list(t, "shell"),
+			Env: strings1(t, "step env"), WorkingDir: text().Draw(t, "dir"), Timeout: duration(t, "step timeout"), Grace: duration(t, "grace"),
+		})
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "constraints") {
+		s.Constraints = append(s.Constraints, job.Constraint{
+			Label: text().Draw(t, "label"), Operator: job.Operator(rapid.Byte().Draw(t, "operator")), Values: list(t, "values"),
+		})
+	}
+	return s
+}
+
+func TestJobsComeBackAsTheyWere(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		j := job.Job{
+			ID: "job_1", Spec: drawSpec(t), State: job.State(rapid.ByteRange(byte(job.Blocked), byte(job.Skipped)).Draw(t, "state")),
+			Cause: cause(t, "cause"), Attempt: rapid.Int32().Draw(t, "attempt"), Epoch: rapid.Uint64().Draw(t, "epoch"),
+			Worker: job.WorkerID(text().Draw(t, "worker")), Created: instant(t, "created"), Started: instant(t, "started"),
+			Ended: instant(t, "ended"), NextAttempt: instant(t, "next"), Revision: rapid.Int32().Draw(t, "revision"),
+			Cancel: job.CancelRequest{Actor: text().Draw(t, "actor"), Reason: text().Draw(t, "reason"), Force: rapid.Bool().Draw(t, "force")},
+		}
+		for range j.Spec.Steps {
+			j.Steps = append(j.Steps, job.StepStatus{
+				State: job.StepState(rapid.Byte().Draw(t, "step state")), Cause: cause(t, "step cause"), Started: instant(t, "step started"),
+				Ended: instant(t, "step ended"), CancelRequested: rapid.Bool().Draw(t, "cancel requested"),
+				Usage: job.Usage{UserCPU: duration(t, "user"), SystemCPU: duration(t, "system"), MaxRSSKiB: rapid.Int32().Draw(t, "rss")},
+			})
+		}
+		got, err := storerecord.DecodeJob(j.ID, storerecord.AppendSpec(nil, j.Spec), storerecord.AppendState(nil, &j))
+		if err != nil || !reflect.DeepEqual(got, j) {
+			t.Fatalf("got  %+v\nwant %+v\n%v", got, j, err)
+		}
+	})
+}
+
+func TestLogsAndRequestsComeBackAsTheyWere(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		ref := store.LogRef{Job: "job_1", Attempt: 2}
+		c := store.Chunk{
+			Ref: ref, Offset: 7, Step: rapid.Int32().Draw(t, "step"), Stream: store.Stream(rapid.Byte().Draw(t, "stream")),
+			Time: instant(t, "time"), Data: rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "data"),
+		}
+		got := store.Chunk{Ref: ref, Offset: 7}
+		if err := storerecord.DecodeChunk(storerecord.AppendChunk(nil, &c), &got); err != nil || !reflect.DeepEqual(got, c) {
+			t.Fatalf("got %+v, want %+v, %v", got, c, err)
+		}
+		end := &store.LogEnd{Ref: ref, Bytes: rapid.Uint64().Draw(t, "bytes"), Missing: text().Draw(t, "missing")}
+		for range rapid.IntRange(0, 3).Draw(t, "streams") {
+			total := store.StreamTotal{Step: rapid.Int32().Draw(t, "s"), Stream: store.Stdout, Bytes: rapid.Uint64().Draw(t, "b")}
+			total.SHA256[5] = rapid.Byte().Draw(t, "sha")
+			end.Streams = append(end.Streams, total)
+		}
+		if got, err := storerecord.DecodeLogEnd(storerecord.AppendLogEnd(nil, end), ref); err != nil || !reflect.DeepEqual(got, end) {
+			t.Fatalf("got %+v, want %+v, %v", got, end, err)
+		}
+		r := store.Request{ID: "ns/r", Job: "job_1", Expires: instant(t, "expires")}
+		r.Hash[3] = rapid.Byte().Draw(t, "hash")
+		if got, err := storerecord.DecodeRequest(storerecord.AppendRequest(nil, &r), r.ID); err != nil || got != r {
+			t.Fatalf("got %+v, want %+v, %v", got, r, err)
+		}
+	})
+}
+
+func TestNewerAndDamagedRecordsAreRefused(t *testing.T) {
+	t.Parallel()
+	spec := storerecord.AppendSpec(nil, &job.Spec{Name: "x", Steps: []job.Step{{Name: "s", Argv: []string{"a"}}}})
+	newer := bytes.Clone(spec)
+	newer[0]++
+	if _, err := storerecord.DecodeSpec(newer); err == nil || !strings.Contains(err.Error(), "form 2") {
+		t.Errorf("a newer record gave %v", err)
+	}
+	if _, err := storerecord.DecodeSpec(nil); err == nil {
+		t.Error("an empty record was read")
+	}
+	if _, err := storerecord.DecodeSpec(spec[:len(spec)-3]); err == nil {
+		t.Error("a record without its end was read")
+	}
+	// A field that this program does not know is skipped.
+	if got, err := storerecord.DecodeSpec(append(bytes.Clone(spec), 0xF8, 0x07, 0x01)); err != nil || got.Name != "x" {
+		t.Errorf("an unknown field gave %+v, %v", got, err)
+	}
+	state := storerecord.AppendState(nil, &job.Job{State: job.Queued})
+	if _, err := storerecord.DecodeJob("job_1", spec, state); err == nil {
+		t.Error("a job with a step and no status for it was read")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	j := job.Job{Spec: &job.Spec{Steps: []job.Step{{Name: "s", Env: map[string]string{"a": "b"}}}}, State: job.Running, Steps: make([]job.StepStatus, 1)}
+	f.Add(storerecord.AppendSpec(nil, j.Spec))
+	f.Add(storerecord.AppendState(nil, &j))
+	f.Add(storerecord.AppendLogEnd(nil, &store.LogEnd{Streams: make([]store.StreamTotal, 1)}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var c store.Chunk
+		_, specErr := storerecord.DecodeSpec(data)
+		_, jobErr := storerecord.DecodeJob("job_1", data, data)
+		_, endErr := storerecord.DecodeLogEnd(data, store.LogRef{})
+		_, requestErr := storerecord.DecodeRequest(data, "r")
+		if chunkErr := storerecord.DecodeChunk(data, &c); len(data) == 0 &&
+			(specErr == nil || jobErr == nil || endErr == nil || requestErr == nil || chunkErr == nil) {
+			t.Fatal("an empty record was read")
+		}
+	})
+}
