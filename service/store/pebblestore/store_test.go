@@ -151,7 +151,7 @@ func TestSecondOpenerIsToldWhoHasTheFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openAt(t, dir, nil)
-	defer s.Close() //nolint:errcheck // the test is over
+	defer s.Close()
 	if _, err := pebblestore.Open(dir, pebblestore.Options{}); err == nil || !strings.Contains(err.Error(), "in use by another hodei server") {
 		t.Errorf("a second opener got %v", err)
 	}

@@ -1,0 +1,202 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hodei-jobs/hodei/service/fleet"
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/logs"
+	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// fakeJobs stands for the orchestrator.
+type fakeJobs struct {
+	fleet        *fleet.Fleet
+	mu           sync.Mutex
+	disconnected []uint64
+	acknowledge  func()
+	onConnect    func()
+}
+
+func (f *fakeJobs) Connect(_ context.Context, _ job.Worker, attempts []job.AttemptRef) ([]orchestrator.Verdict, error) {
+	if f.onConnect != nil {
+		f.onConnect()
+	}
+	return slices.Repeat([]orchestrator.Verdict{orchestrator.Keep}, len(attempts)), nil
+}
+
+func (f *fakeJobs) Disconnect(_ context.Context, _ job.WorkerID, session uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.disconnected = append(f.disconnected, session)
+	return nil
+}
+
+func (f *fakeJobs) Heartbeat(context.Context, job.WorkerID, job.Resources) error { return nil }
+func (f *fakeJobs) AgentDrains(context.Context, job.WorkerID, bool) error        { return nil }
+func (f *fakeJobs) Lease() time.Duration                                         { return 15 * time.Second }
+
+func (f *fakeJobs) Report(_ context.Context, _ job.WorkerID, _ []orchestrator.Report, acknowledge func()) error {
+	f.acknowledge = acknowledge
+	return nil
+}
+
+// fakeLogs stands for the log keeper.
+type fakeLogs struct{ appended []*logs.Append }
+
+func (f *fakeLogs) Append(a *logs.Append) error {
+	f.appended = append(f.appended, a)
+	return nil
+}
+
+func (f *fakeLogs) State(context.Context, store.LogRef) (store.LogState, error) {
+	return store.LogState{Bytes: 42}, nil
+}
+
+func newFleet() (*fleet.Fleet, *fakeJobs, *fakeLogs) {
+	l := &fakeLogs{}
+	f := fleet.New(l, slog.New(slog.DiscardHandler))
+	j := &fakeJobs{fleet: f}
+	f.Attach(j)
+	return f, j, l
+}
+
+func openSession(t *testing.T, f *fleet.Fleet, attempts ...job.AttemptRef) *fleet.Session {
+	t.Helper()
+	s, err := f.Open(t.Context(), job.Worker{ID: "wkr_1"}, attempts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func next(t *testing.T, s *fleet.Session) []fleet.Message {
+	t.Helper()
+	messages, err := s.Next(t.Context(), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return messages
+}
+
+var ref = job.AttemptRef{Job: "job_1", Attempt: 1, Epoch: 5}
+
+func TestWelcomeComesBeforeOrdersThatWereGivenMeanwhile(t *testing.T) {
+	t.Parallel()
+	f, jobs, _ := newFleet()
+	jobs.onConnect = func() { f.Assign(job.Job{ID: "job_2", Worker: "wkr_1"}) }
+	messages := next(t, openSession(t, f, ref))
+	welcome, ok := messages[0].(fleet.Welcome)
+	if !ok || len(messages) != 2 || welcome.Verdicts[0].LogOffset != 42 || welcome.Verdicts[0].Verdict != orchestrator.Keep {
+		t.Fatalf("the messages are %+v", messages)
+	}
+	if assign, ok := messages[1].(fleet.Assign); !ok || assign.Job.ID != "job_2" {
+		t.Errorf("after the welcome comes %+v", messages[1])
+	}
+}
+
+func TestNewSessionEndsTheOldOneOfItsWorker(t *testing.T) {
+	t.Parallel()
+	f, jobs, _ := newFleet()
+	old := openSession(t, f)
+	next(t, old)
+	fresh := openSession(t, f)
+	if _, err := old.Next(t.Context(), 1); err == nil {
+		t.Error("the old session goes on")
+	}
+	old.Close()
+	old.Close()
+	f.Cancel(job.Job{ID: "job_1", Worker: "wkr_1"}, -1)
+	if messages := next(t, fresh); len(messages) != 2 {
+		t.Errorf("the new session has %+v", messages)
+	}
+	fresh.Close()
+	if _, err := fresh.Next(t.Context(), 1); !errors.Is(err, io.EOF) {
+		t.Errorf("a closed session gave %v", err)
+	}
+	if !slices.Equal(jobs.disconnected, []uint64{1, 2}) {
+		t.Errorf("the ends of sessions %v were noted", jobs.disconnected)
+	}
+	f.Assign(job.Job{Worker: "wkr_1"}) // to nobody: dropped
+}
+
+func TestQuietSessionSendsHeartbeats(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, _, _ := newFleet()
+		s := openSession(t, f)
+		next(t, s)
+		start := time.Now()
+		if messages := next(t, s); len(messages) != 1 || messages[0] != (fleet.Heartbeat{}) || time.Since(start) != fleet.HeartbeatInterval {
+			t.Errorf("after %v came %+v", time.Since(start), messages)
+		}
+	})
+}
+
+func TestReportsAreAcknowledgedWhenTheyAreDurable(t *testing.T) {
+	t.Parallel()
+	f, jobs, _ := newFleet()
+	s := openSession(t, f)
+	next(t, s)
+	if err := s.Report(t.Context(), make([]orchestrator.Report, 2), []string{"a", "b"}); err != nil {
+		t.Fatal(err)
+	}
+	jobs.acknowledge()
+	if ack, ok := next(t, s)[0].(fleet.ReportAck); !ok || !slices.Equal(ack.IDs, []string{"a", "b"}) {
+		t.Errorf("the acknowledgement is %+v", ack)
+	}
+}
+
+func TestAgentMayWriteOnlyTheLogsOfItsAttempts(t *testing.T) {
+	t.Parallel()
+	f, _, keeper := newFleet()
+	s := openSession(t, f, ref)
+	next(t, s)
+	mine, foreign := store.LogRef{Job: "job_1", Attempt: 1}, store.LogRef{Job: "job_9", Attempt: 1}
+	err := s.Append([]store.Chunk{{Ref: mine}, {Ref: foreign}}, []store.LogEnd{{Ref: foreign}, {Ref: mine}})
+	if err != nil || len(keeper.appended) != 1 || len(keeper.appended[0].Chunks) != 1 || len(keeper.appended[0].Ends) != 1 {
+		t.Fatalf("appended %+v, %v", keeper.appended, err)
+	}
+	keeper.appended[0].Done([]logs.Ack{{Ref: mine, Offset: 7, Ended: true}})
+	if ack, ok := next(t, s)[0].(fleet.LogAck); !ok || ack.Ref != ref || ack.Offset != 7 || !ack.Ended {
+		t.Errorf("the acknowledgement is %+v", ack)
+	}
+	if s.Owns(mine) {
+		t.Error("a log that has ended may still be written")
+	}
+}
+
+func TestAgentThatTakesNothingIsCutOff(t *testing.T) {
+	t.Parallel()
+	f, _, _ := newFleet()
+	s := openSession(t, f)
+	for range 100_001 {
+		f.Cancel(job.Job{ID: "job_1", Worker: "wkr_1"}, -1)
+	}
+	if _, err := s.Next(t.Context(), 1); job.CodeOf(err) != job.CodeExhausted {
+		t.Errorf("an agent that took nothing got %v", err)
+	}
+}
+
+func TestStoppingServerAsksAgentsToComeBackAndTakesNoNewOnes(t *testing.T) {
+	t.Parallel()
+	f, _, _ := newFleet()
+	s := openSession(t, f)
+	f.Drain(time.Second)
+	messages := next(t, s)
+	if drain, ok := messages[len(messages)-1].(fleet.Drain); !ok || drain.ReconnectAfter != time.Second {
+		t.Errorf("the messages are %+v", messages)
+	}
+	if _, err := f.Open(t.Context(), job.Worker{ID: "wkr_2"}, nil); job.CodeOf(err) != job.CodeUnavailable {
+		t.Errorf("a new session gave %v", err)
+	}
+}
