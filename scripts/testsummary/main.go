@@ -38,7 +38,7 @@ func main() {
 			broken = true
 			fmt.Print(output[key])
 		case "pass", "fail", "skip":
-			if e.Test == "" {
+			if e.Test == "" && e.Action != "skip" { // a package without tests
 				fmt.Printf("%-5s %s (%.1f s)\n", e.Action, e.Package, e.Elapsed)
 				broken = broken || e.Action == "fail"
 			}
