@@ -137,7 +137,9 @@ func jobDetails(w *tabwriter.Writer, j *hodeiv1.Job) {
 		cpu, memory := "-", "-"
 		if u := s.GetUsage(); u != nil {
 			cpu = rounded(u.GetUserCpu().AsDuration() + u.GetSystemCpu().AsDuration())
-			memory = fmt.Sprintf("%.1f MiB", float64(u.GetMaxRssKib())/1024)
+			if u.GetMaxRssKib() > 0 { // a small process may not be measurable
+				memory = fmt.Sprintf("%.1f MiB", float64(u.GetMaxRssKib())/1024)
+			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.GetName(), short(s.GetState(), "STEP_STATE_"), duration, cpu, memory, causeText(s.GetCause()))
 	}
