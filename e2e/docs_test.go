@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// shellBlocks returns the blocks of shell commands below a heading of a document.
+func shellBlocks(t *testing.T, file, heading string) []string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(data), "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("%s has no heading %q", file, heading)
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	var blocks []string
+	for {
+		_, rest, ok := strings.Cut(section, "```sh\n")
+		if !ok {
+			return blocks
+		}
+		block, after, _ := strings.Cut(rest, "```")
+		blocks, section = append(blocks, block), after
+	}
+}
+
+// shell runs a script with the programs in PATH and in bin/, as a reader of the README would.
+func shell(t *testing.T, env []string, script string) string {
+	t.Helper()
+	dir := t.TempDir()
+	programs, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if programs, err = filepath.Abs(programs); err != nil {
+		t.Fatal(err)
+	}
+	tools, err := filepath.Abs("../.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []error{
+		os.Symlink(programs, filepath.Join(dir, "bin")),
+		os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module x\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "x.go"), []byte("package x\n"), 0o600),
+	} {
+		if step != nil {
+			t.Fatal(step)
+		}
+	}
+	cmd := exec.Command("bash", "-e", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(append(os.Environ(), "PATH="+programs+":"+tools+":"+os.Getenv("PATH"), "PWD="+dir), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v:\n%s\n--- of\n%s", err, out, script)
+	}
+	return string(out)
+}
+
+func TestReadmeUseIt(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	env := []string{
+		"XDG_CONFIG_HOME=" + home, "XDG_DATA_HOME=" + home, "HODEI_LISTEN=127.0.0.1:0", "HODEI_URL=", "HODEI_CONTEXT=",
+	}
+	block := strings.Replace(shellBlocks(t, "README.md", "Use it")[0], "scripts/build ", "true ", 1)
+	// The reader waits for dev's words before going on, and ends it with Ctrl-C.
+	block = strings.Replace(block, "worker on this machine\n", "worker on this machine\ndev=$!\ntrap 'kill $dev; wait $dev' EXIT\n"+
+		"for i in $(seq 300); do bin/hodei worker list 2>/dev/null | grep -q ready && break; sleep 0.1; done\n", 1)
+	block = strings.Replace(block, "exit 7'; echo $?", "exit 7' || echo $?", 1)
+	out := shell(t, env, block)
+	for _, want := range []string{"out\n", "err\n", "7\n", "State:", "cancel"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+}
+
+func TestReadmeCallIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	block := shellBlocks(t, "README.md", "Call it")[0]
+	block = strings.ReplaceAll(block, "DATA-DIR", w.dir)
+	block = strings.ReplaceAll(block, "127.0.0.1:7443", strings.TrimPrefix(w.url, "https://"))
+	out := shell(t, nil, block)
+	for _, want := range []string{"hodei.v1.JobService", "hwp.v1.WorkerService", "job_"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+}
+
+func TestSpecOfTheDocumentIsAccepted(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../docs/spec.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "```yaml\n")
+	spec, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/spec.md has no YAML block")
+	}
+	w := newWorld(t)
+	if got := runHodei(t, w.env(), []byte(spec), "submit", "-f", "-"); got.code != 0 || !strings.HasPrefix(got.stdout, "job_") {
+		t.Errorf("submit gave %+v", got)
+	}
+}
