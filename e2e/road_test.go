@@ -247,6 +247,42 @@ func TestWaitingJobSaysWhy(t *testing.T) {
 	}
 }
 
+func TestWaitEndsWithTheJobAlsoThroughARestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1")
+	gate := filepath.Join(t.TempDir(), "gate")
+	one := w.submit("--", "sh", "-c", "while [ ! -e "+gate+" ]; do sleep 0.05; done; exit 9")
+	w.awaitJob(one, "RUNNING")
+	wait := startDaemon(t, w.env(), "hodei", "wait", one)
+	expired := w.hodei("wait", "--timeout", "100ms", one)
+	if expired.code != 124 {
+		t.Errorf("wait over its time gave %+v", expired)
+	}
+	w.server.kill()
+	w.restart()
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := wait.awaitExit(t); code != 9 {
+		t.Errorf("wait ended with %d: %s", code, wait.output)
+	}
+}
+
+func TestJobWhoseOutputNobodyReadsIsCanceled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1")
+	cmd := exec.Command("bash", "-c", program(t, "hodei")+" run --name unread -- yes | head -n 1")
+	cmd.Env = append(os.Environ(), w.env()...)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "y\n" {
+		t.Errorf("the pipe gave %q, %v", out, err)
+	}
+	await(t, "the job to end", func() bool {
+		return strings.Contains(w.must("job", "list", "--name", "unread", "-o", "json"), "JOB_STATE_CANCELED")
+	})
+}
+
 func TestDrainedWorkerTakesNoJobs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

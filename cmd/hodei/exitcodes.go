@@ -19,6 +19,7 @@ const exitCodesText = `hodei run and hodei wait exit with the job's code:
   126      the command is not executable
   127      the command was not found
   130      the job was canceled
+  141      nobody read the output any more, and the job was canceled
 
 The other commands:
   0        done

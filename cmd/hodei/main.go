@@ -82,6 +82,9 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "hodei",
 		Short: "Run any command on a fleet of machines and see what happens while it happens",
+		Long: `Hodei Jobs runs any command, script or pipeline on a fleet of machines and shows what happens while it happens.
+
+Every flag can be set by a variable: HODEI_ and its name in capitals, HODEI_WORKING_DIR for --working-dir.`,
 		Example: `hodei dev &                       # a server and a worker on this machine
 hodei run -- echo hello           # run a command on a worker, with its output and exit code
 hodei submit -- make test         # do not wait

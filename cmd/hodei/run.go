@@ -66,6 +66,7 @@ func runJob(ctx context.Context, c *hodei.Client, spec *hodeiv1.JobSpec, stdout,
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var interrupts atomic.Int32
+	signal.Ignore(syscall.SIGPIPE) // so that a reader that leaves can be answered with a cancel
 	go cancelOnInterrupt(ctx, c, job.GetId(), &interrupts, stop)
 	var wrote atomic.Bool
 	go explainWaiting(ctx, c, job.GetId(), &wrote)
@@ -75,9 +76,14 @@ func runJob(ctx context.Context, c *hodei.Client, spec *hodeiv1.JobSpec, stdout,
 		if chunk.GetStream() == hodeiv1.LogStream_LOG_STREAM_STDERR {
 			w = stderr
 		}
-		_, err := w.Write(chunk.GetData())
-		return err
+		if _, err := w.Write(chunk.GetData()); err != nil {
+			return errNoReader
+		}
+		return nil
 	})
+	if errors.Is(err, errNoReader) {
+		return nil, cancelUnread(c, job.GetId())
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
 			err = cause
@@ -92,6 +98,20 @@ func runJob(ctx context.Context, c *hodei.Client, spec *hodeiv1.JobSpec, stdout,
 		return nil, ownFailure(err)
 	}
 	return job, jobExit(job, interrupts.Load() > 0)
+}
+
+// errNoReader says that nobody reads the output any more.
+var errNoReader = errors.New("the output is not read any more")
+
+// cancelUnread ends a job whose output nobody reads any more, as a pipe ends a process.
+func cancelUnread(c *hodei.Client, id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := c.Cancel(ctx, id, hodei.CancelOptions{Reason: "its output was not read any more"}); err != nil &&
+		!errors.Is(err, hodei.ErrFailedPrecondition) {
+		return ownFailure(fmt.Errorf("the output of job %s is not read any more, and it was not canceled: %w", id, err))
+	}
+	return &exitError{128 + int(syscall.SIGPIPE), ""}
 }
 
 // ownFailure marks an error as Hodei's and not the job's.
