@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// leaseMargin is how long before the end of its lease the agent ends attempts that the server may hand out again: killing
-// takes time, and the server must not be first.
-const leaseMargin = 3 * time.Second
+// marginShare is how much of its lease, before its end, the agent takes to end attempts that the server may hand out again:
+// killing takes time, and the server must not be first. Of 15 seconds that is 3.
+const marginShare = 5
 
 // defaultLease counts until the server has said how long a lease is.
 const defaultLease = 15 * time.Second
@@ -18,17 +18,23 @@ type lease struct {
 	start   time.Time
 	renewed atomic.Int64 // nanoseconds since start, on the monotonic clock
 	length  atomic.Int64
+	changed chan struct{} // has an element when the length has changed
 }
 
 func newLease() *lease {
-	l := &lease{start: time.Now()}
+	l := &lease{start: time.Now(), changed: make(chan struct{}, 1)}
 	l.length.Store(int64(defaultLease))
 	return l
 }
 
 func (l *lease) set(length time.Duration) {
-	if length > leaseMargin {
-		l.length.Store(int64(length))
+	if length <= 0 || length == l.duration() {
+		return
+	}
+	l.length.Store(int64(length))
+	select {
+	case l.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -36,10 +42,12 @@ func (l *lease) renew() { l.renewed.Store(int64(time.Since(l.start))) }
 
 func (l *lease) duration() time.Duration { return time.Duration(l.length.Load()) }
 
+func (l *lease) margin() time.Duration { return l.duration() / marginShare }
+
 // left is how long until the margin begins.
 func (l *lease) left() time.Duration {
 	silent := time.Since(l.start) - time.Duration(l.renewed.Load())
-	return l.duration() - leaseMargin - silent
+	return l.duration() - l.margin() - silent
 }
 
 // guard calls fence whenever the lease is about to run out.
@@ -50,12 +58,15 @@ func (l *lease) guard(ctx context.Context, fence func()) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-l.changed:
+			timer.Reset(max(l.left(), 0))
+			continue
 		case <-timer.C:
 		}
 		left := l.left()
 		if left <= 0 {
 			fence()
-			left = leaseMargin
+			left = l.margin()
 		}
 		timer.Reset(left)
 	}

@@ -181,6 +181,9 @@ func TestAgentKilledEndsItsJobAsLost(t *testing.T) {
 	w.agent("w2")
 	w.awaitJob(once, "LOST")
 	w.awaitJob(again, "SUCCEEDED")
+	if ran, second := w.field("job", again, "worker_id"), w.field("worker", "w2", "id"); ran != second {
+		t.Errorf("the second attempt ran on %s and not on %s", ran, second)
+	}
 	if got := w.hodei("logs", once); got.stdout != "before\n" || !strings.Contains(got.stderr, "missing") {
 		t.Errorf("the log of the lost job is %+v", got)
 	}
@@ -189,6 +192,15 @@ func TestAgentKilledEndsItsJobAsLost(t *testing.T) {
 	startDaemon(t, nil, "hodei-agent", args...)
 	w.awaitWorker("w1", "WORKER_STATE_READY")
 	await(t, "the left-overs to be gone", func() bool { return processes(t, mark) == 0 })
+}
+
+func TestJobThatMayRunAgainOutlivesItsLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "--lease", "3s")
+	w.agent("w1")
+	if got := w.hodei("run", "--max-attempts", "2", "--", "sh", "-c", "sleep 5; echo $HODEI_ATTEMPT"); got.stdout != "1\n" || got.code != 0 {
+		t.Errorf("a job longer than the lease gave %+v", got)
+	}
 }
 
 func TestAgentCutOffEndsWhatMayBeHandedOutAgain(t *testing.T) {

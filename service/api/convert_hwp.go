@@ -71,7 +71,7 @@ func messageToProto(m fleet.Message) *hwpv1.ServerMessage {
 
 func welcomeToProto(w *fleet.Welcome) *hwpv1.Welcome {
 	p := &hwpv1.Welcome{
-		HeartbeatInterval: durationpb.New(fleet.HeartbeatInterval), Lease: durationpb.New(w.Lease), LogWindowBytes: logs.WindowBytes,
+		HeartbeatInterval: durationpb.New(w.Heartbeat), Lease: durationpb.New(w.Lease), LogWindowBytes: logs.WindowBytes,
 	}
 	for _, v := range w.Verdicts {
 		p.Verdicts = append(p.Verdicts, &hwpv1.AttemptVerdict{

@@ -13,8 +13,8 @@ import (
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
-// HeartbeatInterval is how often both sides of a session say that they live.
-const HeartbeatInterval = 5 * time.Second
+// beatsPerLease is how often both sides of a session say that they live while a lease runs: one lost beat is no loss.
+const beatsPerLease = 3
 
 // Jobs is what a fleet needs of the orchestrator.
 type Jobs interface {
@@ -54,8 +54,9 @@ func (f *Fleet) Attach(jobs Jobs) { f.jobs = jobs }
 
 // Welcome tells an agent how things stand when its session begins.
 type Welcome struct {
-	Lease    time.Duration
-	Verdicts []AttemptVerdict
+	Lease     time.Duration
+	Heartbeat time.Duration // how often the agent says that it lives
+	Verdicts  []AttemptVerdict
 }
 
 // AttemptVerdict says what to do with an attempt that an agent has, and how far its log has come.
@@ -78,7 +79,7 @@ func (f *Fleet) Open(ctx context.Context, w job.Worker, attempts []job.AttemptRe
 		s.Close()
 		return nil, err
 	}
-	welcome := Welcome{Lease: f.jobs.Lease()}
+	welcome := Welcome{Lease: f.jobs.Lease(), Heartbeat: f.heartbeat()}
 	for i, ref := range attempts {
 		v := AttemptVerdict{Ref: ref, Verdict: verdicts[i]}
 		if v.Verdict != orchestrator.Forget {
@@ -113,6 +114,9 @@ func (f *Fleet) register(w *job.Worker) (*Session, error) {
 	return s, nil
 }
 
+// heartbeat is how often both sides of a session say that they live.
+func (f *Fleet) heartbeat() time.Duration { return f.jobs.Lease() / beatsPerLease }
+
 // remove forgets a session, unless a newer one of its worker is there.
 func (f *Fleet) remove(s *Session) {
 	f.mu.Lock()
@@ -121,7 +125,7 @@ func (f *Fleet) remove(s *Session) {
 	}
 	f.mu.Unlock()
 	// Whoever closes the session may have no context left; the command only needs room in the inbox.
-	ctx, cancel := context.WithTimeout(context.Background(), HeartbeatInterval)
+	ctx, cancel := context.WithTimeout(context.Background(), f.heartbeat())
 	defer cancel()
 	if err := f.jobs.Disconnect(ctx, s.worker, s.number); err != nil {
 		f.logger.Debug("the end of a session was not noted; its lease will run out", "worker", s.worker, "error", err)

@@ -111,10 +111,10 @@ func (s *Session) kick(err error) {
 	s.end(err)
 }
 
-// Next returns all messages that wait, at most limit of them; when none comes for HeartbeatInterval, a Heartbeat. The
+// Next returns all messages that wait, at most limit of them; when none comes for a third of a lease, a Heartbeat. The
 // error says why the session is over.
 func (s *Session) Next(ctx context.Context, limit int) ([]Message, error) {
-	timer := time.NewTimer(HeartbeatInterval)
+	timer := time.NewTimer(s.fleet.heartbeat())
 	defer timer.Stop()
 	for {
 		messages, err := s.take(limit)
