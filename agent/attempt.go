@@ -140,10 +140,10 @@ func (t *attempt) runStep(i int, step *hwpv1.Step) (*hwpv1.Outcome, *hwpv1.StepU
 	if err != nil {
 		return outcomeOfStartError(err), nil
 	}
+	t.started(process) // before the report, because whoever reads it may cancel the step
 	t.report(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_StepStarted{StepStarted: &hwpv1.StepStarted{
 		Attempt: t.ref, Step: int32(i), Time: now(),
 	}}})
-	t.started(process)
 	if limit := step.GetTimeout().AsDuration(); limit > 0 {
 		timer := time.AfterFunc(limit, func() {
 			t.stopStep(i, false, hwpv1.OutcomeKind_OUTCOME_KIND_TIMEOUT, fmt.Sprintf("the step's time limit of %v was reached", limit))

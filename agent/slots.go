@@ -83,7 +83,11 @@ func (s *slots) assign(a *hwpv1.Assign) error {
 	s.order = append(s.order, key)
 	s.mu.Unlock()
 	if err := s.agent.journal.accept(a.GetAttempt(), !a.GetRetryable()); err != nil {
-		return err
+		// Not taken: the server hands it out again when the agent comes back without it.
+		s.mu.Lock()
+		delete(s.attempts, key)
+		s.mu.Unlock()
+		return fmt.Errorf("an assignment cannot be written to the agent's journal, so it is not started: %w", err)
 	}
 	go func() {
 		t.run()

@@ -37,6 +37,7 @@ type Runner struct {
 	logger  *slog.Logger
 	cgroups *cgroups // nil: none
 	orphans *orphans
+	adopts  bool // orphans of steps become children of the agent
 }
 
 // New looks once at what the machine allows.
@@ -44,7 +45,7 @@ func New(options Options) *Runner {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{logger: options.Logger, orphans: newOrphans()}
+	r := &Runner{logger: options.Logger, orphans: newOrphans(), adopts: os.Getpid() == 1}
 	if !options.NoCgroups {
 		groups, err := openCgroups(options.Instance)
 		if err == nil {
@@ -55,7 +56,9 @@ func New(options Options) *Runner {
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		r.logger.Warn("orphans of steps cannot be adopted, so some may survive", "error", err)
+		return r
 	}
+	r.adopts = true
 	return r
 }
 
@@ -98,7 +101,7 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	if err != nil {
 		return nil, failed("making pipes for the output", err)
 	}
-	p := &process{grace: c.Grace, cmd: cmd, output: output, orphans: r.orphans, done: make(chan struct{})}
+	p := &process{grace: c.Grace, cmd: cmd, output: output, orphans: r.orphans, adopts: r.adopts, done: make(chan struct{})}
 	if p.scope, err = r.launch(cmd, c); err != nil {
 		output.abandon()
 		return nil, explainStart(c, err)
@@ -134,6 +137,7 @@ type process struct {
 	scope   scope
 	output  *output
 	orphans *orphans
+	adopts  bool
 	done    chan struct{} // closed when nothing of the step runs
 	// agentRSS is the largest memory that the agent itself has had, in KiB, when the step was started.
 	agentRSS int64
@@ -187,7 +191,9 @@ func (p *process) Wait() runner.Result {
 	p.output.finish()
 	result := runner.Result{ExitCode: runner.ExitFailure, OOMKilled: p.scope.oomKilled()}
 	p.scope.close()
-	p.orphans.reap()
+	if p.adopts {
+		p.orphans.reap()
+	}
 	if err != nil {
 		return result // the process was taken from under us; nothing is known of its end
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // pebbleLogger gives Pebble's words to the server's logger. Pebble expects Fatalf to end the process; here it marks the
@@ -26,9 +27,8 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 
 // explainOpen says what to do about a store that cannot be opened.
 func explainOpen(dir string, err error) error {
-	text := err.Error()
 	switch {
-	case strings.Contains(text, "lock"), strings.Contains(text, "resource temporarily unavailable"):
+	case errors.Is(err, syscall.EAGAIN), strings.Contains(err.Error(), "lock held by current process"):
 		return fmt.Errorf("the data folder %s is in use by another hodei server; stop it, or choose another folder with --data-dir: %w", dir, err)
 	case errors.Is(err, errors.ErrUnsupported):
 		return fmt.Errorf("the data folder %s is on a file system that lacks what a store needs: %w", dir, err)
