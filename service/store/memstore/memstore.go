@@ -1,0 +1,239 @@
+// Package memstore keeps everything in memory: for tests and simulations. It has the manners of a store on a disk, errors
+// included, but forgets when the process ends.
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+)
+
+// Store is a store.Store. The zero value is not usable; use New.
+type Store struct {
+	mu       sync.RWMutex
+	jobs     map[job.ID]job.Job
+	requests map[string]store.Request
+	records  map[[2]string][]byte
+	logs     map[store.LogRef]*logData
+	fail     func() error
+	failed   error
+	closed   bool
+}
+
+type logData struct {
+	chunks []store.Chunk
+	end    *store.LogEnd
+}
+
+// New makes an empty store.
+func New() *Store {
+	return &Store{
+		jobs: make(map[job.ID]job.Job), requests: make(map[string]store.Request),
+		records: make(map[[2]string][]byte), logs: make(map[store.LogRef]*logData),
+	}
+}
+
+// FailWith makes every later write ask fail first: an error of it is what the write returns, and from then on all writes
+// fail, as on a disk whose sync has failed. Nil lets writes pass again as long as none has failed.
+func (s *Store) FailWith(fail func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = fail
+}
+
+var errClosed = errors.New("the store is closed")
+
+// write runs a change under the lock, if writes are still taken.
+func (s *Store) write(change func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return errClosed
+	case s.failed != nil:
+		return s.failed
+	case s.fail != nil:
+		if s.failed = s.fail(); s.failed != nil {
+			return s.failed
+		}
+	}
+	change()
+	return nil
+}
+
+// Close implements store.Store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return nil
+}
+
+// Commit implements store.Committer.
+func (s *Store) Commit(_ context.Context, b *store.Batch) error {
+	return s.write(func() {
+		for _, list := range [][]job.Job{b.Accepted, b.Changed} {
+			for i := range list {
+				s.jobs[list[i].ID] = list[i] // a job is a value that never changes
+			}
+		}
+		for _, r := range b.Requests {
+			s.requests[r.ID] = r
+		}
+		for _, r := range b.Records {
+			if key := [2]string{r.Kind, r.Key}; len(r.Value) == 0 {
+				delete(s.records, key)
+			} else {
+				s.records[key] = slices.Clone(r.Value)
+			}
+		}
+	})
+}
+
+// Job implements store.Jobs.
+func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	j, ok := s.jobs[id]
+	if !ok {
+		return j, job.Errorf(job.CodeNotFound, job.ReasonJobNotFound, "there is no job %q; `hodei job list` shows those that are known", id)
+	}
+	return j, nil
+}
+
+// ListJobs implements store.Jobs.
+func (s *Store) ListJobs(_ context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := slices.Sorted(maps.Keys(s.jobs))
+	var out []job.Job
+	for _, id := range slices.Backward(ids) {
+		if len(out) == limit {
+			break
+		}
+		if j := s.jobs[id]; (before == "" || id < before) && filter.Matches(&j) {
+			out = append(out, j)
+		}
+	}
+	return out, nil
+}
+
+// Unfinished implements store.Jobs.
+func (s *Store) Unfinished(_ context.Context, visit func(job.Job) error) (int, error) {
+	s.mu.RLock()
+	var unfinished []job.Job
+	for _, id := range slices.Sorted(maps.Keys(s.jobs)) {
+		if j := s.jobs[id]; !j.State.Terminal() {
+			unfinished = append(unfinished, j)
+		}
+	}
+	s.mu.RUnlock()
+	for _, j := range unfinished {
+		if err := visit(j); err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// Request implements store.Jobs.
+func (s *Store) Request(_ context.Context, id string) (store.Request, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, ok := s.requests[id]
+	if !ok {
+		return r, job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "request_id %q was not used", id)
+	}
+	return r, nil
+}
+
+// AppendLogs implements store.Logs.
+func (s *Store) AppendLogs(_ context.Context, chunks []store.Chunk, ends []store.LogEnd) error {
+	return s.write(func() {
+		for _, c := range chunks {
+			c.Data = slices.Clone(c.Data)
+			d := s.log(c.Ref)
+			d.chunks = append(d.chunks, c)
+		}
+		for _, e := range ends {
+			s.log(e.Ref).end = &e
+		}
+	})
+}
+
+func (s *Store) log(ref store.LogRef) *logData {
+	d := s.logs[ref]
+	if d == nil {
+		d = new(logData)
+		s.logs[ref] = d
+	}
+	return d
+}
+
+// ReadLogs implements store.Logs.
+func (s *Store) ReadLogs(_ context.Context, ref store.LogRef, offset uint64, maxBytes int) ([]store.Chunk, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	d := s.logs[ref]
+	if d == nil {
+		return nil, nil
+	}
+	var out []store.Chunk
+	for bytes, i := 0, 0; i < len(d.chunks) && bytes < maxBytes; i++ {
+		c := d.chunks[i]
+		if c.Offset+uint64(len(c.Data)) <= offset {
+			continue
+		}
+		if c.Offset < offset {
+			c.Data, c.Offset = c.Data[offset-c.Offset:], offset
+		}
+		out = append(out, c)
+		bytes += len(c.Data)
+	}
+	return out, nil
+}
+
+// LogState implements store.Logs.
+func (s *Store) LogState(_ context.Context, ref store.LogRef) (store.LogState, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var state store.LogState
+	if d := s.logs[ref]; d != nil {
+		state.End = d.end
+		if n := len(d.chunks); n > 0 {
+			state.Bytes = d.chunks[n-1].Offset + uint64(len(d.chunks[n-1].Data))
+		}
+	}
+	return state, nil
+}
+
+// Record implements store.Records.
+func (s *Store) Record(_ context.Context, kind, key string) ([]byte, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	value, ok := s.records[[2]string{kind, key}]
+	if !ok {
+		return nil, job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "there is no %s %q", kind, key)
+	}
+	return slices.Clone(value), nil
+}
+
+// ListRecords implements store.Records.
+func (s *Store) ListRecords(_ context.Context, kind string) ([]store.Record, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []store.Record
+	for key, value := range s.records {
+		if key[0] == kind {
+			out = append(out, store.Record{Kind: kind, Key: key[1], Value: slices.Clone(value)})
+		}
+	}
+	slices.SortFunc(out, func(a, b store.Record) int { return cmp.Compare(a.Key, b.Key) })
+	return out, nil
+}
