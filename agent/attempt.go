@@ -27,7 +27,9 @@ type attempt struct {
 	spool  *spool        // nil when it could not be opened
 	ended  chan struct{} // closed when nothing of it runs and its end was reported
 
-	logAcked atomic.Bool // the server has the end of its log
+	number   uint64                  // in the order in which attempts were taken
+	logAcked atomic.Bool             // the server has the end of its log
+	endSent  atomic.Pointer[shipper] // of the session in which the end of its log was sent
 
 	mu       sync.Mutex
 	process  runner.Process // of the step that runs
@@ -69,27 +71,31 @@ func (t *attempt) run() {
 	if err := t.reportFinished(outcome, decisive); err != nil {
 		t.agent.config.Logger.Error("the end of a job was not written to the journal", "job", t.ref.GetJobId(), "error", err)
 	}
-	t.agent.signal()
 }
 
 func (t *attempt) workDir() string { return filepath.Join(t.dir, "work") }
 
-// prepare makes the attempt's folders. It returns an outcome when that is not possible.
+// spoolConfig says where the attempt's output goes, and who is told about it.
+func (t *attempt) spoolConfig() spoolConfig {
+	slots := t.agent.slots
+	return spoolConfig{
+		dir: filepath.Join(t.dir, "output"), limit: t.agent.config.SpoolLimitBytes, flying: &slots.flying,
+		ready: func() {
+			slots.ready.add(t)
+			t.agent.signal()
+		},
+	}
+}
+
+// prepare makes the attempt's folder. It returns an outcome when that is not possible.
 func (t *attempt) prepare() (*hwpv1.Outcome, int) {
-	spool, err := openSpool(filepath.Join(t.dir, "output"), t.agent.config.SpoolLimitBytes)
-	if err == nil {
-		err = os.MkdirAll(t.workDir(), 0o700)
-	}
-	if spool == nil {
-		spool = newSpool("", 0) // there is no output, but there must be an end of the log
-	}
 	t.mu.Lock()
-	t.spool = spool
+	t.spool = newSpool(t.spoolConfig())
 	t.mu.Unlock()
-	if err == nil {
-		return nil, -1
+	if err := os.MkdirAll(t.workDir(), 0o700); err != nil {
+		return &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_AGENT_ERROR, ExitCode: runner.ExitFailure, Message: err.Error()}, -1
 	}
-	return &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_AGENT_ERROR, ExitCode: runner.ExitFailure, Message: err.Error()}, -1
+	return nil, -1
 }
 
 // runSteps returns the outcome of the attempt and the step that decided it.

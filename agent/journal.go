@@ -156,11 +156,18 @@ func attemptKey(ref *hwpv1.AttemptRef) string {
 
 func reportKey(requestID string) string { return string(entryReport) + requestID }
 
-// accept records that an attempt was taken. With sync it is on the disk when accept returns, so that no crash makes the
-// agent take it twice.
-func (j *journal) accept(ref *hwpv1.AttemptRef, sync bool) error {
-	if err := j.attempt(ref, 0); err != nil || !sync {
-		return err
+// accept records that attempts were taken. When it returns, those that must not be started twice are on the disk, so that
+// no crash makes the agent take them again; one sync serves all.
+func (j *journal) accept(assigned []*hwpv1.Assign) error {
+	sync := false
+	for _, a := range assigned {
+		if err := j.attempt(a.GetAttempt(), 0); err != nil {
+			return err
+		}
+		sync = sync || !a.GetRetryable()
+	}
+	if !sync {
+		return nil
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

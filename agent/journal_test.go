@@ -28,7 +28,7 @@ func TestJournalRemembersWhatIsNotSettled(t *testing.T) {
 	}
 	box := newOutbox(j, "boot", nil, func() {})
 	for _, step := range []error{
-		j.accept(ref("a", 1), true), j.accept(ref("b", 2), false), box.add(reportAbout(ref("a", 1))), j.finish(ref("a", 1)),
+		j.accept([]*hwpv1.Assign{{Attempt: ref("a", 1)}}), j.accept([]*hwpv1.Assign{{Attempt: ref("b", 2), Retryable: true}}), box.add(reportAbout(ref("a", 1))), j.finish(ref("a", 1)),
 		box.add(reportAbout(ref("b", 2))), j.close(),
 	} {
 		if step != nil {
@@ -66,7 +66,7 @@ func TestTornJournalIsCutOffAtTheLastWholeEntry(t *testing.T) {
 	}
 	var sizes []int64
 	for _, id := range []string{"a", "b", "c"} {
-		if err := j.accept(ref(id, 1), false); err != nil {
+		if err := j.accept([]*hwpv1.Assign{{Attempt: ref(id, 1), Retryable: true}}); err != nil {
 			t.Fatal(err)
 		}
 		sizes = append(sizes, j.size)
@@ -90,7 +90,7 @@ func TestTornJournalIsCutOffAtTheLastWholeEntry(t *testing.T) {
 		if err != nil || len(p.attempts) != want {
 			t.Fatalf("cut at %d of %d: %d attempts, want %d, %v", cut, len(data), len(p.attempts), want, err)
 		}
-		if err := torn.accept(ref("z", 1), false); err != nil {
+		if err := torn.accept([]*hwpv1.Assign{{Attempt: ref("z", 1), Retryable: true}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := torn.close(); err != nil {
@@ -109,12 +109,12 @@ func TestLargeJournalIsWrittenAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.accept(ref("kept", 1), false); err != nil {
+	if err := j.accept([]*hwpv1.Assign{{Attempt: ref("kept", 1), Retryable: true}}); err != nil {
 		t.Fatal(err)
 	}
 	big := string(bytes.Repeat([]byte("x"), 60_000))
 	for range 200 {
-		if err := j.accept(ref(big, 1), false); err != nil {
+		if err := j.accept([]*hwpv1.Assign{{Attempt: ref(big, 1), Retryable: true}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := j.done("A" + big + ".1"); err != nil {

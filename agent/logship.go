@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
@@ -24,7 +25,6 @@ func (w *streamWriter) Write(p []byte) (int, error) {
 	for {
 		err := w.attempt.spool.write(w.step, w.stream, p)
 		if err == nil {
-			w.attempt.agent.signal()
 			return len(p), nil
 		}
 		if errors.Is(err, errDropped) {
@@ -39,12 +39,39 @@ func (w *streamWriter) Write(p []byte) (int, error) {
 	}
 }
 
+// readySet holds attempts that may have output to send, in the order in which they got some.
+type readySet struct {
+	mu    sync.Mutex
+	in    map[*attempt]bool
+	queue []*attempt
+}
+
+func (r *readySet) add(t *attempt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in == nil {
+		r.in = make(map[*attempt]bool)
+	}
+	if !r.in[t] {
+		r.in[t] = true
+		r.queue = append(r.queue, t)
+	}
+}
+
+// takeAll empties the set. What gets output from now on is added anew, so nothing is missed.
+func (r *readySet) takeAll() []*attempt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.queue
+	r.queue = nil
+	clear(r.in)
+	return all
+}
+
 // shipper picks what output to send next: a piece of each attempt in turn, within the window that the server grants.
 type shipper struct {
 	slots  *slots
-	window uint64
-	next   int               // whose turn it is
-	ended  map[*attempt]bool // whose LogEnd was sent in this session
+	window int64
 }
 
 // chunkBytes is how much one LogChunk carries at most.
@@ -52,30 +79,29 @@ const chunkBytes = 32 << 10
 
 // collect appends output to a frame until it has limit bytes or nothing more may be sent.
 func (s *shipper) collect(frame []*hwpv1.AgentMessage, limit int) []*hwpv1.AgentMessage {
-	attempts := s.slots.all()
-	var flying uint64
-	for _, t := range attempts {
-		if out := t.output(); out != nil {
-			flying += out.unacknowledged()
-		}
-	}
-	for idle := 0; idle < len(attempts) && limit > 0 && flying < s.window; {
-		t := attempts[s.next%len(attempts)]
-		s.next++
+	turn := s.slots.ready.takeAll()
+	for len(turn) > 0 && limit > 0 && len(frame) < frameMessages && s.slots.flying.Load() < s.window {
+		t := turn[0]
+		turn = turn[1:]
 		message, size := s.piece(t)
-		if message == nil {
-			idle++
-			continue
+		switch {
+		case message != nil:
+			turn = append(turn, t) // its next turn is after everybody else's
+			limit -= size
+		default:
+			if message = s.end(t); message == nil {
+				continue
+			}
 		}
-		idle = 0
 		frame = append(frame, message)
-		flying += uint64(size)
-		limit -= size
 	}
-	return s.collectEnds(frame, attempts)
+	for _, t := range turn {
+		s.slots.ready.add(t)
+	}
+	return frame
 }
 
-// piece is the next LogChunk of an attempt.
+// piece is the next LogChunk of an attempt, nil when everything was sent.
 func (s *shipper) piece(t *attempt) (*hwpv1.AgentMessage, int) {
 	out := t.output()
 	if out == nil {
@@ -91,17 +117,17 @@ func (s *shipper) piece(t *attempt) (*hwpv1.AgentMessage, int) {
 	}}}, len(r.data)
 }
 
-func (s *shipper) collectEnds(frame []*hwpv1.AgentMessage, attempts []*attempt) []*hwpv1.AgentMessage {
-	for _, t := range attempts {
-		out := t.output()
-		if out == nil || s.ended[t] || t.logAcked.Load() {
-			continue
-		}
-		if end := out.logEnd(); end != nil {
-			end.Attempt = t.ref
-			s.ended[t] = true
-			frame = append(frame, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_LogEnd{LogEnd: end}})
-		}
+// end is the LogEnd of an attempt, once in a session and only when everything before it was sent.
+func (s *shipper) end(t *attempt) *hwpv1.AgentMessage {
+	out := t.output()
+	if out == nil || t.logAcked.Load() || t.endSent.Load() == s {
+		return nil
 	}
-	return frame
+	end := out.logEnd()
+	if end == nil {
+		return nil
+	}
+	end.Attempt = t.ref
+	t.endSent.Store(s)
+	return &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_LogEnd{LogEnd: end}}
 }

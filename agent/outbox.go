@@ -21,14 +21,19 @@ type outbox struct {
 
 	mu       sync.Mutex
 	reports  []*hwpv1.AgentMessage
-	sent     int // how many of them this session has sent
+	about    map[string]int // how many of them are about each attempt
+	sent     int            // how many of them this session has sent
 	last     uint64
 	draining bool // the server must be told
 	told     bool // it was, in this session
 }
 
 func newOutbox(j *journal, bootID string, reports []*hwpv1.AgentMessage, signal func()) *outbox {
-	return &outbox{journal: j, bootID: bootID, reports: reports, signal: signal}
+	o := &outbox{journal: j, bootID: bootID, reports: reports, signal: signal, about: make(map[string]int)}
+	for _, m := range reports {
+		o.about[attemptKey(aboutAttempt(m))]++
+	}
+	return o
 }
 
 // add takes a report in, numbers it and writes it to the journal before it can be sent.
@@ -38,6 +43,7 @@ func (o *outbox) add(m *hwpv1.AgentMessage) error {
 	o.last++
 	m.RequestId = fmt.Sprintf("%s-%d", o.bootID, o.last)
 	o.reports = append(o.reports, m)
+	o.about[attemptKey(aboutAttempt(m))]++
 	o.signal()
 	return o.journal.report(m)
 }
@@ -104,7 +110,12 @@ func (o *outbox) remove(match func(*hwpv1.AgentMessage) bool) ([]*hwpv1.AttemptR
 		if i < o.sent {
 			sent--
 		}
-		refs = append(refs, aboutAttempt(m))
+		ref := aboutAttempt(m)
+		refs = append(refs, ref)
+		key := attemptKey(ref)
+		if o.about[key]--; o.about[key] == 0 {
+			delete(o.about, key)
+		}
 		if err := o.journal.done(reportKey(m.GetRequestId())); err != nil {
 			problem = err
 		}
@@ -118,7 +129,7 @@ func (o *outbox) remove(match func(*hwpv1.AgentMessage) bool) ([]*hwpv1.AttemptR
 func (o *outbox) pending(key string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.ContainsFunc(o.reports, func(m *hwpv1.AgentMessage) bool { return attemptKey(aboutAttempt(m)) == key })
+	return o.about[key] > 0
 }
 
 // aboutAttempt returns which attempt a report is about.

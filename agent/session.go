@@ -38,7 +38,7 @@ func (a *agent) keepConnected(ctx context.Context) {
 	wait := shortestWait
 	for {
 		client := newConnectClient(a.config.ServerURL, a.identity.tlsConfig())
-		s := &session{agent: a, shipper: shipper{slots: a.slots, window: defaultWindow, ended: make(map[*attempt]bool)}}
+		s := &session{agent: a, shipper: shipper{slots: a.slots, window: defaultWindow}}
 		err := s.run(ctx, hwpv1connect.NewWorkerServiceClient(client.client))
 		client.close()
 		if ctx.Err() != nil {
@@ -94,10 +94,8 @@ func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClie
 		return errors.New("the server did not begin with Welcome; it may be of another version")
 	}
 	s.welcome(messages[0].GetWelcome())
-	for _, m := range messages[1:] {
-		if err := s.handle(m); err != nil {
-			return err
-		}
+	if err := s.handleAll(messages[1:]); err != nil {
+		return err
 	}
 	go func() { cancel(s.read()) }()
 	return s.write(ctx)
@@ -143,7 +141,7 @@ func (s *session) welcome(w *hwpv1.Welcome) {
 		s.heartbeat = defaultHeartbeat
 	}
 	if w.GetLogWindowBytes() > 0 {
-		s.shipper.window = w.GetLogWindowBytes()
+		s.shipper.window = int64(w.GetLogWindowBytes())
 	}
 	a.lease.set(w.GetLease().AsDuration())
 	a.lease.renew()
@@ -236,21 +234,36 @@ func (s *session) read() error {
 		}
 		silence.Reset(s.agent.lease.duration())
 		s.agent.lease.renew()
-		for _, m := range frame.GetMessages() {
-			if err := s.handle(m); err != nil {
-				return err
-			}
+		if err := s.handleAll(frame.GetMessages()); err != nil {
+			return err
 		}
 		s.agent.signal()
 	}
+}
+
+// handleAll does what the messages of a frame say, in their order. Assignments that follow each other are taken together.
+func (s *session) handleAll(messages []*hwpv1.ServerMessage) error {
+	var assigned []*hwpv1.Assign
+	for _, m := range messages {
+		if a := m.GetAssign(); a != nil {
+			assigned = append(assigned, a)
+			continue
+		}
+		if err := s.agent.slots.assign(assigned); err != nil {
+			return err
+		}
+		assigned = nil
+		if err := s.handle(m); err != nil {
+			return err
+		}
+	}
+	return s.agent.slots.assign(assigned)
 }
 
 // handle does what one message says. It must not wait for anything slow.
 func (s *session) handle(m *hwpv1.ServerMessage) error {
 	a := s.agent
 	switch p := m.GetPayload().(type) {
-	case *hwpv1.ServerMessage_Assign:
-		return a.slots.assign(p.Assign)
 	case *hwpv1.ServerMessage_Cancel:
 		if t := a.slots.get(p.Cancel.GetAttempt()); t != nil {
 			if step := p.Cancel.GetStep(); step >= 0 {

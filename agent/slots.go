@@ -1,11 +1,15 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,8 +24,11 @@ type slots struct {
 
 	mu       sync.Mutex
 	attempts map[string]*attempt // by attemptKey
-	order    []string            // in which they were taken, for sending output fairly
+	last     uint64              // number of the newest attempt
 	changed  chan struct{}       // closed and replaced when an attempt ends or is forgotten
+
+	ready  readySet     // attempts that may have output to send
+	flying atomic.Int64 // bytes of output that were sent and not acknowledged
 }
 
 func newSlots(a *agent) *slots {
@@ -39,7 +46,7 @@ func (s *slots) restore(attempts []pastAttempt) error {
 		t := newAttempt(s.agent, &hwpv1.Assign{Attempt: ref}, s.attemptDir(ref))
 		known[filepath.Base(t.dir)] = true
 		var err error
-		if t.spool, err = openSpool(filepath.Join(t.dir, "output"), s.agent.config.SpoolLimitBytes); err != nil {
+		if t.spool, err = openSpool(t.spoolConfig()); err != nil {
 			return err
 		}
 		if former.finished {
@@ -51,8 +58,7 @@ func (s *slots) restore(attempts []pastAttempt) error {
 			}
 		}
 		close(t.ended)
-		s.attempts[attemptKey(ref)] = t
-		s.order = append(s.order, attemptKey(ref))
+		s.add(t)
 	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil && !os.IsNotExist(err) {
@@ -70,30 +76,49 @@ func (s *slots) attemptDir(ref *hwpv1.AttemptRef) string {
 	return filepath.Join(s.dir, fmt.Sprintf("%s.%d", filepath.Base(ref.GetJobId()), ref.GetAttempt()))
 }
 
-// assign takes an attempt and starts it. One that is known already is left alone.
-func (s *slots) assign(a *hwpv1.Assign) error {
-	key := attemptKey(a.GetAttempt())
-	s.mu.Lock()
-	if _, known := s.attempts[key]; known {
-		s.mu.Unlock()
+// assign takes attempts and starts them. Those that are known already are left alone.
+func (s *slots) assign(assigned []*hwpv1.Assign) error {
+	taken := s.take(assigned)
+	if len(taken) == 0 {
 		return nil
 	}
-	t := newAttempt(s.agent, a, s.attemptDir(a.GetAttempt()))
-	s.attempts[key] = t
-	s.order = append(s.order, key)
-	s.mu.Unlock()
-	if err := s.agent.journal.accept(a.GetAttempt(), !a.GetRetryable()); err != nil {
-		// Not taken: the server hands it out again when the agent comes back without it.
-		s.mu.Lock()
-		delete(s.attempts, key)
-		s.mu.Unlock()
-		return fmt.Errorf("an assignment cannot be written to the agent's journal, so it is not started: %w", err)
+	accepted := make([]*hwpv1.Assign, len(taken))
+	for i, t := range taken {
+		accepted[i] = t.assign
 	}
-	go func() {
-		t.run()
-		s.settle(key)
-	}()
+	if err := s.agent.journal.accept(accepted); err != nil {
+		// Not taken: the server hands them out again when the agent comes back without them.
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, t := range taken {
+			delete(s.attempts, attemptKey(t.ref))
+		}
+		return fmt.Errorf("assignments cannot be written to the agent's journal, so they are not started: %w", err)
+	}
+	for _, t := range taken {
+		go func() {
+			t.run()
+			s.settle(attemptKey(t.ref))
+		}()
+	}
 	return nil
+}
+
+// take makes attempts of the assignments that are not known yet.
+func (s *slots) take(assigned []*hwpv1.Assign) []*attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var taken []*attempt
+	for _, a := range assigned {
+		key := attemptKey(a.GetAttempt())
+		if s.attempts[key] != nil {
+			continue
+		}
+		t := newAttempt(s.agent, a, s.attemptDir(a.GetAttempt()))
+		s.add(t)
+		taken = append(taken, t)
+	}
+	return taken
 }
 
 // get returns an attempt with this very fencing number, nil when there is none.
@@ -107,20 +132,18 @@ func (s *slots) get(ref *hwpv1.AttemptRef) *attempt {
 	return t
 }
 
+// add makes an attempt known; the caller holds the lock.
+func (s *slots) add(t *attempt) {
+	s.last++
+	t.number = s.last
+	s.attempts[attemptKey(t.ref)] = t
+}
+
 // all returns the attempts in the order in which they were taken.
 func (s *slots) all() []*attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]*attempt, 0, len(s.attempts))
-	kept := s.order[:0]
-	for _, key := range s.order {
-		if t := s.attempts[key]; t != nil {
-			out = append(out, t)
-			kept = append(kept, key)
-		}
-	}
-	s.order = kept
-	return out
+	return slices.SortedFunc(maps.Values(s.attempts), func(a, b *attempt) int { return cmp.Compare(a.number, b.number) })
 }
 
 func (s *slots) refs() []*hwpv1.AttemptRef {

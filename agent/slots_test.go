@@ -22,7 +22,7 @@ func TestAssignmentThatCannotBeWrittenDownIsNotTaken(t *testing.T) {
 	if err := j.close(); err != nil { // as good as a full disk
 		t.Fatal(err)
 	}
-	if err := a.slots.assign(&hwpv1.Assign{Attempt: ref("job_1", 1)}); err == nil {
+	if err := a.slots.assign([]*hwpv1.Assign{{Attempt: ref("job_1", 1)}}); err == nil {
 		t.Error("an assignment that was not written down was taken")
 	}
 	if refs := a.slots.refs(); len(refs) != 0 {

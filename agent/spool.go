@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
@@ -25,8 +26,7 @@ import (
 // named for the offset at which they begin. What the server has acknowledged is deleted a segment at a time. One goroutine
 // writes for each stream, one reads.
 type spool struct {
-	dir   string
-	limit int64
+	spoolConfig
 
 	mu       sync.Mutex
 	room     *sync.Cond // something was acknowledged, or the spool is being closed
@@ -43,6 +43,15 @@ type spool struct {
 	position int64  // in the file of reading
 	sent     uint64 // bytes read
 	sequence uint64
+	counted  int64 // this spool's part of flying
+}
+
+// spoolConfig says where a spool lies, and who is told what.
+type spoolConfig struct {
+	dir    string
+	limit  int64         // of bytes that were not acknowledged
+	flying *atomic.Int64 // the sum over all spools of what was sent and not acknowledged
+	ready  func()        // there may be something to send; called with the lock held
 }
 
 type segment struct {
@@ -72,13 +81,10 @@ const (
 // errDropped tells a writer that nobody wants the output any more.
 var errDropped = errors.New("the output is not wanted any more")
 
-// openSpool opens the spool in dir, with what a former life of the agent has left in it.
-func openSpool(dir string, limit int64) (*spool, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder for output: %w", err)
-	}
-	s := newSpool(dir, limit)
-	names, err := filepath.Glob(filepath.Join(dir, "*.log"))
+// openSpool opens a spool with what a former life of the agent has left in it.
+func openSpool(config spoolConfig) (*spool, error) {
+	s := newSpool(config)
+	names, err := filepath.Glob(filepath.Join(config.dir, "*.log"))
 	if err != nil {
 		return nil, err
 	}
@@ -95,8 +101,9 @@ func openSpool(dir string, limit int64) (*spool, error) {
 	return s, nil
 }
 
-func newSpool(dir string, limit int64) *spool {
-	s := &spool{dir: dir, limit: limit, totals: make(map[streamKey]*streamTotal)}
+// newSpool makes an empty spool; its folder is made with the first byte.
+func newSpool(config spoolConfig) *spool {
+	s := &spool{spoolConfig: config, totals: make(map[streamKey]*streamTotal)}
 	s.room = sync.NewCond(&s.mu)
 	return s
 }
@@ -186,6 +193,7 @@ func (s *spool) write(step int32, stream hwpv1.LogStream, data []byte) error {
 	}
 	total.bytes += uint64(len(data))
 	_, _ = total.hash.Write(data) // never fails
+	s.ready()
 	return nil
 }
 
@@ -193,7 +201,7 @@ func (s *spool) write(step int32, stream hwpv1.LogStream, data []byte) error {
 func (s *spool) append(r record) error {
 	n := len(s.segments)
 	if n == 0 || s.segments[n-1].size >= segmentBytes {
-		file, err := os.OpenFile(filepath.Join(s.dir, strconv.FormatUint(s.end, 10)+".log"), os.O_CREATE|os.O_RDWR, 0o600)
+		file, err := s.create()
 		if err != nil {
 			return fmt.Errorf("making a file for output: %w", err)
 		}
@@ -214,11 +222,27 @@ func (s *spool) append(r record) error {
 	return nil
 }
 
+// create makes the file of the next segment.
+func (s *spool) create() (*os.File, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(s.dir, strconv.FormatUint(s.end, 10)+".log"), os.O_CREATE|os.O_RDWR, 0o600)
+}
+
+// account keeps this spool's part of flying right; the caller holds the lock.
+func (s *spool) account() {
+	flying := int64(s.sent - min(s.acked, s.sent))
+	s.flying.Add(flying - s.counted)
+	s.counted = flying
+}
+
 // close says that there will be no more output. missing says why some may be lost, empty when none is.
 func (s *spool) close(missing string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed, s.missing = true, missing
+	s.ready()
 }
 
 // seek makes the reader go on at an offset, or a little before it at the beginning of a record: the server takes each byte
@@ -247,6 +271,8 @@ func (s *spool) resume(offset uint64) {
 	defer s.mu.Unlock()
 	s.acknowledgeLocked(offset)
 	s.seek(offset)
+	s.account()
+	s.ready()
 }
 
 // next returns the next piece to send and where it begins, nil when there is none. Pieces of one step and stream that
@@ -280,6 +306,7 @@ func (s *spool) next(limit int) (*record, uint64, uint64) {
 	}
 	if joined != nil {
 		s.sequence++
+		s.account()
 	}
 	return joined, start, s.sequence
 }
@@ -299,6 +326,7 @@ func (s *spool) acknowledge(offset uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.acknowledgeLocked(offset)
+	s.account()
 }
 
 func (s *spool) acknowledgeLocked(offset uint64) {
@@ -316,13 +344,6 @@ func (s *spool) acknowledgeLocked(offset uint64) {
 		_ = os.Remove(g.file.Name()) // what is left is removed with the folder
 	}
 	s.room.Broadcast()
-}
-
-// unacknowledged is how many bytes were sent and not acknowledged.
-func (s *spool) unacknowledged() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sent - min(s.acked, s.sent)
 }
 
 // logEnd returns the end of the log once everything was sent, nil before.
@@ -352,9 +373,11 @@ func (s *spool) drop() {
 	for _, g := range s.segments {
 		_ = g.file.Close()
 	}
-	s.segments, s.reading = nil, nil
+	s.acked = s.sent
+	s.account()
 	s.room.Broadcast()
-	if s.dir != "" {
+	if len(s.segments) > 0 {
 		_ = os.RemoveAll(s.dir)
 	}
+	s.segments, s.reading = nil, nil
 }

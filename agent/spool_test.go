@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -18,6 +19,10 @@ const (
 	stdout = hwpv1.LogStream_LOG_STREAM_STDOUT
 	stderr = hwpv1.LogStream_LOG_STREAM_STDERR
 )
+
+func testSpool(dir string, limit int64) spoolConfig {
+	return spoolConfig{dir: dir, limit: limit, flying: new(atomic.Int64), ready: func() {}}
+}
 
 // receiver takes pieces as the server does: each byte once, by offset.
 type receiver struct{ data []byte }
@@ -47,7 +52,7 @@ func TestSpoolLosesNothing(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		open := func() *spool {
-			s, err := openSpool(filepath.Join(dir, "s"), 1<<30)
+			s, err := openSpool(testSpool(filepath.Join(dir, "s"), 1<<30))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,6 +90,9 @@ func TestSpoolLosesNothing(t *testing.T) {
 				restarted = true
 			}
 		}
+		if flying := s.flying.Load(); flying != int64(s.sent-min(s.acked, s.sent)) {
+			t.Fatalf("%d bytes count as under way, and %d are", flying, s.sent-s.acked)
+		}
 		s.close("")
 		for server.take(t, s, 1000) {
 		}
@@ -107,7 +115,7 @@ func TestSpoolLosesNothing(t *testing.T) {
 
 func TestSpoolProvesWhatEachStreamWrote(t *testing.T) {
 	t.Parallel()
-	s, err := openSpool(filepath.Join(t.TempDir(), "s"), 1<<30)
+	s, err := openSpool(testSpool(filepath.Join(t.TempDir(), "s"), 1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +146,7 @@ func TestSpoolProvesWhatEachStreamWrote(t *testing.T) {
 func TestSpoolDeletesWhatTheServerHas(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "s")
-	s, err := openSpool(dir, 1<<30)
+	s, err := openSpool(testSpool(dir, 1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +180,7 @@ func TestFullSpoolHoldsTheProcessAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		s, err := openSpool(filepath.Join(dir, "s"), 100)
+		s, err := openSpool(testSpool(filepath.Join(dir, "s"), 100))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +214,7 @@ func TestFullSpoolHoldsTheProcessAndLosesNothing(t *testing.T) {
 func TestTornSpoolIsATruePrefix(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := openSpool(dir, 1<<30)
+	s, err := openSpool(testSpool(dir, 1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +233,7 @@ func TestTornSpoolIsATruePrefix(t *testing.T) {
 		if err := os.WriteFile(file, data[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := openSpool(dir, 1<<30)
+		s, err := openSpool(testSpool(dir, 1<<30))
 		if err != nil {
 			t.Fatal(err)
 		}
