@@ -107,7 +107,20 @@ hodei logs -f ID                  # follow from the first byte on`,
 		newRun(g), newSubmit(g), newLogs(g), newWait(g), newCancel(g), newJob(g), newWorker(g), newToken(g),
 		newConfig(g), newContext(g), newServer(), newAgent(), newDev(), newDemo(), newBench(g), newVersion(g), newExitCodes(),
 	)
+	reflow(root)
 	return root
+}
+
+// reflow makes each paragraph of the descriptions one line, which the help then breaks to the terminal's width.
+func reflow(cmd *cobra.Command) {
+	paragraphs := strings.Split(cmd.Long, "\n\n")
+	for i, p := range paragraphs {
+		paragraphs[i] = strings.Join(strings.Fields(p), " ")
+	}
+	cmd.Long = strings.Join(paragraphs, "\n\n")
+	for _, child := range cmd.Commands() {
+		reflow(child)
+	}
 }
 
 // bindEnvironment sets every flag that was not given from HODEI_ and its name, if there is such a variable.
