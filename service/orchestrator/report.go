@@ -69,9 +69,13 @@ func (s *state) report(worker job.WorkerID, r *Report, now time.Time) {
 }
 
 func (r *Report) transition(j job.Job, now time.Time) (job.Job, error) {
+	// An agent's clock that runs ahead or behind must not make times negative.
 	at := r.Time
-	if at.IsZero() || at.After(now) {
-		at = now // a clock that runs ahead must not make times negative
+	switch {
+	case at.IsZero() || at.After(now):
+		at = now
+	case at.Before(j.Created):
+		at = j.Created
 	}
 	switch r.Kind {
 	case ReportStepStarted:

@@ -7,6 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // processInfo is what /proc says of a process.
@@ -37,6 +40,33 @@ func processes() []processInfo {
 		}
 	}
 	return all
+}
+
+// killMarked ends all processes that have a variable in their environment, and looks again until none is left.
+func killMarked(mark string) {
+	for {
+		found := false
+		for _, p := range processes() {
+			environment, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "environ"))
+			if err != nil || p.zombie || p.pid == os.Getpid() || !hasVariable(environment, mark) {
+				continue
+			}
+			found = unix.Kill(p.pid, unix.SIGKILL) == nil || found
+		}
+		if !found {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func hasVariable(environment []byte, variable string) bool {
+	for entry := range bytes.SplitSeq(environment, []byte{0}) {
+		if string(entry) == variable {
+			return true
+		}
+	}
+	return false
 }
 
 // readProcess parses /proc/PID/stat: pid (command) state ppid pgrp session. The command may contain anything, so the fields

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +37,7 @@ type Options struct {
 type Runner struct {
 	logger  *slog.Logger
 	cgroups *cgroups // nil: none
+	mark    string   // a variable that every process has where there are no control groups; empty: none
 	orphans *orphans
 	adopts  bool // orphans of steps become children of the agent
 }
@@ -54,6 +56,9 @@ func New(options Options) *Runner {
 		}
 		r.logger.Info("steps run without control groups", "reason", err)
 	}
+	if options.Instance != "" {
+		r.mark = "HODEI_RUNNER=" + options.Instance
+	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		r.logger.Warn("orphans of steps cannot be adopted, so some may survive", "error", err)
 		return r
@@ -70,12 +75,15 @@ func (r *Runner) Mode() string {
 	return r.cgroups.mode()
 }
 
-// Recover implements runner.Runner.
+// Recover implements runner.Runner. Without control groups it finds what has kept its environment.
 func (r *Runner) Recover() error {
-	if r.cgroups == nil {
-		return nil
+	if r.cgroups != nil {
+		return r.cgroups.recover()
 	}
-	return r.cgroups.recover()
+	if r.mark != "" {
+		killMarked(r.mark)
+	}
+	return nil
 }
 
 // scope finds the processes of one step.
@@ -96,6 +104,9 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	cmd := &exec.Cmd{
 		Path: path, Args: c.Argv, Env: c.Env, Dir: c.Dir,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if r.mark != "" {
+		cmd.Env = append(slices.Clip(cmd.Env), r.mark)
 	}
 	output, err := connect(cmd, c.Stdout, c.Stderr)
 	if err != nil {

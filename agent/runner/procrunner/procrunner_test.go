@@ -4,7 +4,9 @@ package procrunner_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -50,30 +52,31 @@ func TestMemoryLimitIsNamedAsTheCause(t *testing.T) {
 }
 
 func TestRecoverEndsOnlyTheOwnLeftOvers(t *testing.T) {
-	mine, other := procrunner.New(procrunner.Options{Instance: "testmine"}), procrunner.New(procrunner.Options{Instance: "testother"})
-	if mine.Mode() == "subreaper" {
-		t.Log("without control groups nothing survives an agent that is known to the next one")
-		return
-	}
-	start := func(r *procrunner.Runner) runner.Process {
-		p, err := r.Start(runner.Command{
-			ID: "x", Argv: []string{"sleep", "1000"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(),
-			Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer),
+	for _, noCgroups := range []bool{false, true} {
+		t.Run(fmt.Sprintf("NoCgroups=%v", noCgroups), func(t *testing.T) {
+			options := procrunner.Options{Instance: "testmine", NoCgroups: noCgroups}
+			mine, err := procrunner.New(options).Start(runner.Command{
+				ID: "x", Argv: []string{"sleep", "1000"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(),
+				Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := exec.Command("sleep", "1000")
+			other.Env = []string{"HODEI_RUNNER=testother"}
+			if err := other.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if err := procrunner.New(options).Recover(); err != nil {
+				t.Fatal(err)
+			}
+			if err := other.Process.Kill(); err != nil {
+				t.Errorf("another agent's process is gone: %v", err)
+			}
+			_ = other.Wait() // killed
+			if got := mine.Wait(); got.Signal != "SIGKILL" {
+				t.Errorf("the left-over ended with %+v", got)
+			}
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	a, b := start(mine), start(other)
-	if err := procrunner.New(procrunner.Options{Instance: "testmine"}).Recover(); err != nil {
-		t.Fatal(err)
-	}
-	if got := a.Wait(); got.Signal != "SIGKILL" {
-		t.Errorf("the left-over ended with %+v", got)
-	}
-	b.Stop(false)
-	if got := b.Wait(); got.Signal != "SIGTERM" {
-		t.Errorf("another agent's step ended with %+v", got)
 	}
 }
