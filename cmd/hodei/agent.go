@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -9,13 +10,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hodei-jobs/hodei/agent"
+	"github.com/hodei-jobs/hodei/agent/runner"
+	"github.com/hodei-jobs/hodei/agent/runner/fakerunner"
 )
 
 func newAgent() *cobra.Command {
 	var config agent.Config
 	var labels []string
 	var cpus float64
-	var format, level string
+	var format, level, steps string
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Make this machine a worker",
@@ -30,6 +33,9 @@ run; the second ends them. The small program hodei-agent does the same.`,
 				return err
 			}
 			if config.Labels, err = pairs("--label", labels); err != nil {
+				return err
+			}
+			if config.Runner, err = runnerNamed(steps); err != nil {
 				return err
 			}
 			config.Capacity.MilliCPU = int32(cpus * 1000)
@@ -49,8 +55,20 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.Float64Var(&cpus, "cpus", 0, "CPUs for jobs (default: all)")
 	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")
 	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 16)")
+	flags.StringVar(&steps, "runner", "process", "what runs steps: process, or none to let them succeed without being run, for benchmarks")
 	addLogFlags(cmd, &format, &level)
 	return cmd
+}
+
+// runnerNamed returns what runs steps; nil for the agent's own choice.
+func runnerNamed(name string) (runner.Runner, error) {
+	switch name {
+	case "process":
+		return nil, nil
+	case "none":
+		return fakerunner.Runner{}, nil
+	}
+	return nil, usageError{fmt.Errorf("--runner %q is not process or none", name)}
 }
 
 // drainThenStop closes the channel at the first signal and ends the context at the second.

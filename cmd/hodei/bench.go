@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	hodei "github.com/hodei-jobs/hodei/clients/go"
+	"github.com/hodei-jobs/hodei/cmd/hodei/bench"
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 )
 
@@ -38,7 +39,42 @@ measures to the first byte as well; overhead is the difference of the medians. T
 		}),
 	}
 	latency.Flags().IntVar(&count, "count", 200, "how many jobs")
-	cmd.AddCommand(latency)
+	cmd.AddCommand(latency, newBenchJobs())
+	return cmd
+}
+
+func newBenchJobs() *cobra.Command {
+	return benchmark("jobs", "Jobs a second from submit to finished and durable",
+		`Jobs starts a server and agents of its own that run no processes, and streams jobs through them in batches, with mTLS and
+durable commits. The last line of stdout is a JSON object.`, bench.Options{Jobs: 1_000_000}, bench.Jobs)
+}
+
+// benchmark makes a command that runs a measurement in a world of its own.
+func benchmark[R any](name, short, long string, defaults bench.Options, run func(context.Context, bench.Options) (R, error)) *cobra.Command {
+	options := defaults
+	cmd := &cobra.Command{
+		Use: name, Short: short, Long: long, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			var err error
+			if options.Program, err = os.Executable(); err != nil {
+				return err
+			}
+			options.Progress = cmd.ErrOrStderr()
+			result, err := run(ctx, options)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&options.Store, "store", "pebble", "pebble, or the URL of a PostgreSQL database that the run may fill")
+	flags.StringVar(&options.Dir, "dir", os.TempDir(), "folder for the data of the run, on the disk to measure")
+	flags.IntVar(&options.Jobs, "jobs", defaults.Jobs, "how many jobs")
+	flags.DurationVar(&options.Duration, "duration", 0, "for how long, instead of --jobs")
+	flags.IntVar(&options.Agents, "agents", max(defaults.Agents, 1), "how many agents")
 	return cmd
 }
 

@@ -1,0 +1,63 @@
+package bench
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Limit is what the machine itself can do, measured in the same run and on the same disk.
+type Limit struct {
+	FsyncP50Micros     float64 `json:"fsync_p50_us"` // 4 KiB appended and made durable
+	FsyncP99Micros     float64 `json:"fsync_p99_us"`
+	StoreJobsPerSecond float64 `json:"store_jobs_per_second"` // the store alone, in this process, without anything before it
+}
+
+// MeasureLimit measures the disk, and the store alone.
+func MeasureLimit(options Options) (Limit, error) {
+	var l Limit
+	took, err := fsyncs(options.Dir, 500)
+	if err != nil {
+		return l, err
+	}
+	l.FsyncP50Micros, l.FsyncP99Micros = micros(took, 0.50), micros(took, 0.99)
+	return l, err
+}
+
+// fsyncs times appends of 4 KiB that are made durable.
+func fsyncs(dir string, n int) ([]time.Duration, error) {
+	temp, err := os.MkdirTemp(dir, "hodei-fsync-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(temp) //nolint:errcheck // a probe's file
+	file, err := os.Create(filepath.Join(temp, "probe"))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() //nolint:errcheck // a probe's file
+	block := make([]byte, 4096)
+	took := make([]time.Duration, 0, n)
+	for range n {
+		begin := time.Now()
+		if _, err := file.Write(block); err != nil {
+			return nil, err
+		}
+		if err := syscall.Fdatasync(int(file.Fd())); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(begin))
+	}
+	return took, nil
+}
+
+// micros returns a quantile in microseconds.
+func micros(d []time.Duration, q float64) float64 {
+	if len(d) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(d))
+	return float64(sorted[min(int(q*float64(len(d))), len(d)-1)].Nanoseconds()) / 1000
+}
