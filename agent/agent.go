@@ -137,26 +137,36 @@ func instance(stateDir string) string {
 
 // agent is a running agent.
 type agent struct {
-	config   Config
-	identity *identity
-	journal  *journal
-	outbox   *outbox
-	slots    *slots
-	lease    *lease
-	wake     chan struct{} // has an element when there is something to send
-	bootID   string
+	config    Config
+	identity  *identity
+	journal   *journal
+	outbox    *outbox
+	slots     *slots
+	workDirs  *workDirs
+	lease     *lease
+	wake      chan struct{} // has an element when there is something to send
+	bootID    string
+	forgetful bool // attempts that a former life had taken may be unknown
 }
 
 func newAgent(config Config, id *identity) (*agent, error) {
 	a := &agent{config: config, identity: id, wake: make(chan struct{}, 1), bootID: newBootID(), lease: newLease()}
-	journal, past, err := openJournal(filepath.Join(config.StateDir, "journal"))
+	journal, past, err := openJournal(filepath.Join(config.StateDir, "journal"), machineBoot())
 	if err != nil {
 		return nil, err
 	}
-	a.journal = journal
-	a.outbox = newOutbox(journal, a.bootID, past.reports, a.signal)
+	a.journal, a.forgetful = journal, past.forgetful
+	if a.workDirs, err = newWorkDirs(filepath.Join(config.StateDir, "work")); err != nil {
+		return nil, errors.Join(err, journal.close())
+	}
+	a.outbox = newOutbox(journal, a.signal, a.journalFailed)
 	a.slots = newSlots(a)
 	return a, a.slots.restore(past.attempts)
+}
+
+// journalFailed tells that the journal cannot be written. Work goes on: only a crash of the agent would show the gap.
+func (a *agent) journalFailed(err error) {
+	a.config.Logger.Error("the agent's journal cannot be written; should the agent crash, attempts that have ended count as lost", "error", err)
 }
 
 // signal wakes the writer of the session.
@@ -176,6 +186,7 @@ func (a *agent) run(ctx context.Context) error {
 		defer close(done)
 		a.keepConnected(sessions)
 	}()
+	go a.outbox.run(sessions)
 	go a.identity.keepFresh(sessions, a.config)
 	go a.lease.guard(sessions, a.slots.fence)
 	select {

@@ -6,13 +6,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/hodei-jobs/hodei/agent/runner"
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
@@ -23,27 +22,34 @@ type attempt struct {
 	agent  *agent
 	ref    *hwpv1.AttemptRef
 	assign *hwpv1.Assign
-	dir    string
-	spool  *spool        // nil when it could not be opened
-	ended  chan struct{} // closed when nothing of it runs and its end was reported
+	dir    string        // of its output
+	ended  chan struct{} // closed when nothing of it runs any more
 
 	number   uint64                  // in the order in which attempts were taken
+	endAcked atomic.Bool             // the server has its last report
 	logAcked atomic.Bool             // the server has the end of its log
 	endSent  atomic.Pointer[shipper] // of the session in which the end of its log was sent
+	hasNews  bool                    // it is in the outbox's line; guarded by the outbox
+	unknown  bool                    // the server does not know it; guarded by the outbox
 
 	mu       sync.Mutex
-	process  runner.Process // of the step that runs
+	spool    *spool // made with the first byte of output
+	dropped  bool   // nobody wants its output
+	process  runner.Process
 	step     int            // the index of the step that runs
 	verdict  *hwpv1.Outcome // why the attempt is being stopped
 	stepStop *hwpv1.Outcome // why the step is being stopped
 	force    bool
+	work     string               // the folder in which steps start; made for the first that wants it
+	steps    []*hwpv1.StepReport  // of the steps that were started; replaced, never changed
+	final    *hwpv1.AttemptReport // the last report
 }
 
 func newAttempt(a *agent, assign *hwpv1.Assign, dir string) *attempt {
 	return &attempt{agent: a, ref: assign.GetAttempt(), assign: assign, dir: dir, step: -1, ended: make(chan struct{})}
 }
 
-// over reports whether nothing of the attempt runs and its end was reported.
+// over reports whether nothing of the attempt runs any more.
 func (t *attempt) over() bool {
 	select {
 	case <-t.ended:
@@ -55,25 +61,45 @@ func (t *attempt) over() bool {
 
 // run runs the steps one after the other and reports what becomes of them.
 func (t *attempt) run() {
-	defer close(t.ended)
-	outcome, decisive := t.prepare()
-	if outcome == nil {
-		if limit := t.assign.GetTimeout().AsDuration(); limit > 0 {
-			timer := time.AfterFunc(limit, func() {
-				t.stop(false, hwpv1.OutcomeKind_OUTCOME_KIND_TIMEOUT, fmt.Sprintf("the job's time limit of %v was reached", limit))
-			})
-			defer timer.Stop()
-		}
-		outcome, decisive = t.runSteps()
+	if limit := time.Duration(t.assign.GetTimeout()); limit > 0 {
+		timer := time.AfterFunc(limit, func() {
+			t.stop(false, hwpv1.OutcomeKind_OUTCOME_KIND_TIMEOUT, fmt.Sprintf("the job's time limit of %v was reached", limit))
+		})
+		defer timer.Stop()
 	}
-	t.spool.close("")
-	_ = os.RemoveAll(t.workDir()) // a process that could not be killed may keep files; the folder goes with the attempt
-	if err := t.reportFinished(outcome, decisive); err != nil {
-		t.agent.config.Logger.Error("the end of a job was not written to the journal", "job", t.ref.GetJobId(), "error", err)
+	t.finish(t.runSteps())
+	if t.work != "" {
+		t.agent.workDirs.give(t.work)
+	}
+	close(t.ended)
+	t.agent.outbox.add(t)
+	t.agent.slots.over()
+}
+
+// finish makes the last report.
+func (t *attempt) finish(outcome *hwpv1.Outcome, decisive int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.final = &hwpv1.AttemptReport{
+		Attempt: t.ref, Steps: t.steps, EndTime: time.Now().UnixNano(), Outcome: outcome, Step: int32(decisive), Silent: t.spool == nil,
+	}
+	if t.spool != nil {
+		t.spool.close("")
+	} else {
+		t.logAcked.Store(true) // there is no log to be acknowledged
 	}
 }
 
-func (t *attempt) workDir() string { return filepath.Join(t.dir, "work") }
+// report returns how the attempt stands.
+func (t *attempt) report() *hwpv1.AttemptReport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.final != nil {
+		return t.final
+	}
+	// What is in the slice never changes; it is replaced.
+	return &hwpv1.AttemptReport{Attempt: t.ref, Steps: slices.Clone(t.steps)}
+}
 
 // spoolConfig says where the attempt's output goes, and who is told about it.
 func (t *attempt) spoolConfig() spoolConfig {
@@ -87,34 +113,50 @@ func (t *attempt) spoolConfig() spoolConfig {
 	}
 }
 
-// prepare makes the attempt's folder. It returns an outcome when that is not possible.
-func (t *attempt) prepare() (*hwpv1.Outcome, int) {
+// openOutput returns the spool for the attempt's output.
+func (t *attempt) openOutput() *spool {
 	t.mu.Lock()
-	t.spool = newSpool(t.spoolConfig())
-	t.mu.Unlock()
-	if err := os.MkdirAll(t.workDir(), 0o700); err != nil {
-		return &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_AGENT_ERROR, ExitCode: runner.ExitFailure, Message: err.Error()}, -1
+	defer t.mu.Unlock()
+	if t.spool == nil {
+		t.spool = newSpool(t.spoolConfig())
+		if t.dropped {
+			t.spool.drop()
+		}
 	}
-	return nil, -1
+	return t.spool
 }
 
-// runSteps returns the outcome of the attempt and the step that decided it.
+// restoreOutput takes over the output of a former life of the agent.
+func (t *attempt) restoreOutput(finished bool) error {
+	out, err := openSpool(t.spoolConfig())
+	if err != nil {
+		return err
+	}
+	t.spool = out
+	if finished {
+		out.close("")
+	} else {
+		out.close("the agent was restarted while the job ran")
+	}
+	return nil
+}
+
+// runSteps returns the outcome of the attempt, nil for exit code 0, and the step that decided it.
 func (t *attempt) runSteps() (*hwpv1.Outcome, int) {
-	success := &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_EXIT_CODE}
 	for i, step := range t.assign.GetSteps() {
 		if verdict := t.begin(i); verdict != nil {
 			return verdict, -1
 		}
-		outcome, usage := t.runStep(i, step)
-		outcome, goOn := t.finishStep(outcome)
-		t.report(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_StepFinished{StepFinished: &hwpv1.StepFinished{
-			Attempt: t.ref, Step: int32(i), Time: now(), Outcome: outcome, Usage: usage,
-		}}})
+		result := t.runStep(i, step)
+		outcome, goOn := t.finishStep(result)
 		if !goOn {
 			return outcome, i
 		}
+		if i < len(t.assign.GetSteps())-1 {
+			t.agent.outbox.add(t)
+		}
 	}
-	return success, len(t.assign.GetSteps()) - 1
+	return nil, len(t.assign.GetSteps()) - 1
 }
 
 // begin notes which step is next, and returns why it must not begin.
@@ -125,45 +167,57 @@ func (t *attempt) begin(i int) *hwpv1.Outcome {
 	return t.verdict
 }
 
-// finishStep lets the reason for stopping a step win over how its process ended, and says whether the next one follows.
-func (t *attempt) finishStep(outcome *hwpv1.Outcome) (*hwpv1.Outcome, bool) {
+// finishStep notes how a step ended and says whether the next one follows. The reason for stopping a step wins over how its
+// process ended.
+func (t *attempt) finishStep(r *hwpv1.StepReport) (outcome *hwpv1.Outcome, goOn bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.process = nil
 	switch {
 	case t.verdict != nil:
-		return t.verdict, false
+		r.Outcome = t.verdict
 	case t.stepStop != nil:
 		// A step that somebody cancelled is left out; one whose time is up has failed.
-		return t.stepStop, t.stepStop.GetKind() == hwpv1.OutcomeKind_OUTCOME_KIND_CANCELED
+		r.Outcome, goOn = t.stepStop, t.stepStop.GetKind() == hwpv1.OutcomeKind_OUTCOME_KIND_CANCELED
+	default:
+		goOn = r.GetOutcome() == nil
 	}
-	return outcome, outcome.GetKind() == hwpv1.OutcomeKind_OUTCOME_KIND_EXIT_CODE && outcome.GetExitCode() == 0
+	r.EndTime = time.Now().UnixNano()
+	t.steps = append(slices.Clone(t.steps[:r.GetStep()]), r)
+	return r.GetOutcome(), goOn
 }
 
-// runStep runs one step to its end.
-func (t *attempt) runStep(i int, step *hwpv1.Step) (*hwpv1.Outcome, *hwpv1.StepUsage) {
+// runStep runs one step to its end and returns its report, without the time of its end.
+func (t *attempt) runStep(i int, step *hwpv1.Step) *hwpv1.StepReport {
 	process, err := t.agent.config.Runner.Start(t.command(i, step))
+	r := &hwpv1.StepReport{Step: int32(i)}
 	if err != nil {
-		return outcomeOfStartError(err), nil
+		r.Outcome = outcomeOfStartError(err)
+		return r
 	}
-	t.started(process) // before the report, because whoever reads it may cancel the step
-	t.report(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_StepStarted{StepStarted: &hwpv1.StepStarted{
-		Attempt: t.ref, Step: int32(i), Time: now(),
-	}}})
-	if limit := step.GetTimeout().AsDuration(); limit > 0 {
+	r.StartTime = time.Now().UnixNano()
+	t.started(process, r) // before the report, because whoever reads it may cancel the step
+	t.agent.outbox.add(t)
+	if limit := time.Duration(step.GetTimeout()); limit > 0 {
 		timer := time.AfterFunc(limit, func() {
 			t.stopStep(i, false, hwpv1.OutcomeKind_OUTCOME_KIND_TIMEOUT, fmt.Sprintf("the step's time limit of %v was reached", limit))
 		})
 		defer timer.Stop()
 	}
-	return outcomeOfResult(process.Wait())
+	result := process.Wait()
+	return &hwpv1.StepReport{
+		Step: r.GetStep(), StartTime: r.GetStartTime(), Outcome: outcomeOfResult(&result),
+		UserCpu: int64(result.Usage.UserCPU), SystemCpu: int64(result.Usage.SystemCPU),
+		MaxRssKib: int32(min(result.Usage.MaxRSSKiB, math.MaxInt32)),
+	}
 }
 
 // started makes the process known to stop, which may have been called while it was being started.
-func (t *attempt) started(p runner.Process) {
+func (t *attempt) started(p runner.Process, r *hwpv1.StepReport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.process = p
+	t.steps = append(t.steps, r)
 	if t.verdict != nil || t.stepStop != nil {
 		p.Stop(t.force)
 	}
@@ -198,29 +252,17 @@ func (t *attempt) stopStep(step int, force bool, kind hwpv1.OutcomeKind, message
 func (t *attempt) dropOutput() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.dropped = true
 	if t.spool != nil {
 		t.spool.drop()
 	}
 }
 
-// output returns the spool, nil while the attempt is being prepared.
+// output returns the spool, nil when there was no output.
 func (t *attempt) output() *spool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.spool
-}
-
-func (t *attempt) report(m *hwpv1.AgentMessage) {
-	if err := t.agent.outbox.add(m); err != nil {
-		t.agent.config.Logger.Error("a report was not written to the journal; it is sent, but a crash would lose it", "error", err)
-	}
-}
-
-func (t *attempt) reportFinished(outcome *hwpv1.Outcome, step int) error {
-	report := t.agent.outbox.add(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_AttemptFinished{AttemptFinished: &hwpv1.AttemptFinished{
-		Attempt: t.ref, Time: now(), Outcome: outcome, Step: int32(step),
-	}}})
-	return errors.Join(report, t.agent.journal.finish(t.ref))
 }
 
 func outcomeOfStartError(err error) *hwpv1.Outcome {
@@ -235,7 +277,11 @@ func outcomeOfStartError(err error) *hwpv1.Outcome {
 	return outcome
 }
 
-func outcomeOfResult(r runner.Result) (*hwpv1.Outcome, *hwpv1.StepUsage) {
+// outcomeOfResult returns nil for exit code 0.
+func outcomeOfResult(r *runner.Result) *hwpv1.Outcome {
+	if r.Signal == "" && r.ExitCode == 0 {
+		return nil
+	}
 	outcome := &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_EXIT_CODE, ExitCode: int32(r.ExitCode), Signal: r.Signal}
 	switch {
 	case r.OOMKilled && r.Signal != "":
@@ -243,27 +289,38 @@ func outcomeOfResult(r runner.Result) (*hwpv1.Outcome, *hwpv1.StepUsage) {
 	case r.Signal != "":
 		outcome.Kind, outcome.Message = hwpv1.OutcomeKind_OUTCOME_KIND_SIGNAL, "the process was ended by "+r.Signal
 	}
-	return outcome, &hwpv1.StepUsage{
-		UserCpu: durationpb.New(r.Usage.UserCPU), SystemCpu: durationpb.New(r.Usage.SystemCPU),
-		MaxRssKib: int32(min(r.Usage.MaxRSSKiB, math.MaxInt32)),
-	}
+	return outcome
 }
 
 // command makes what the runner starts.
 func (t *attempt) command(i int, step *hwpv1.Step) runner.Command {
-	dir := step.GetWorkingDir()
-	if dir == "" {
-		dir = t.workDir()
-	}
-	index := int32(i)
 	return runner.Command{
-		ID:   fmt.Sprintf("%s-%d-%d", t.ref.GetJobId(), t.ref.GetAttempt(), i),
-		Argv: step.GetArgv(), Env: t.environment(i, step), Dir: dir,
-		Stdout:           &streamWriter{attempt: t, step: index, stream: hwpv1.LogStream_LOG_STREAM_STDOUT},
-		Stderr:           &streamWriter{attempt: t, step: index, stream: hwpv1.LogStream_LOG_STREAM_STDERR},
-		Grace:            step.GetGrace().AsDuration(),
+		Argv: step.GetArgv(),
+		Prepare: func(c *runner.Command) (err error) {
+			c.ID = fmt.Sprintf("%s-%d-%d", t.ref.GetJobId(), t.ref.GetAttempt(), i)
+			c.Env = t.environment(i, step)
+			c.Dir = step.GetWorkingDir()
+			if c.Dir == "" {
+				c.Dir, err = t.workDir()
+			}
+			index := int32(i)
+			c.Stdout = &streamWriter{attempt: t, step: index, stream: hwpv1.LogStream_LOG_STREAM_STDOUT}
+			c.Stderr = &streamWriter{attempt: t, step: index, stream: hwpv1.LogStream_LOG_STREAM_STDERR}
+			return err
+		},
+		Grace:            time.Duration(step.GetGrace()),
 		MemoryLimitBytes: int64(t.assign.GetReserved().GetMemoryMib()) << 20,
 	}
+}
+
+// workDir returns the folder of the attempt, the same for all its steps.
+func (t *attempt) workDir() (string, error) {
+	if t.work != "" {
+		return t.work, nil
+	}
+	var err error
+	t.work, err = t.agent.workDirs.take()
+	return t.work, err
 }
 
 // inherited are the variables that steps take over from the agent. Everything else of its environment, secrets above all,

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -14,224 +15,273 @@ import (
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 )
 
-// journal is what the agent must not forget: the attempts that it has taken, and reports that were not acknowledged.
+// journal is what the agent must not forget: the attempts that it has taken and not settled, and how they ended.
 //
-// It is a file of entries, each with its length and checksum, that is only appended to. A torn entry at the end, from a
-// crash, is cut off. When everything in it is settled the file begins anew.
+// It is a file that is only appended to, a block of entries at a time; a block has a length and a checksum, and a torn one
+// at the end, from a crash, is cut off. Nothing is synced: what was written survives the end of the agent, and for the end
+// of the machine the journal begins with the boot that it was written in, so that the agent knows when it may have
+// forgotten something. When everything in it is settled, and it is large, the file begins anew.
 type journal struct {
-	mu   sync.Mutex
-	file *os.File
-	size int64
-	live map[string][]byte // entries that count, by what they are about
-	keys []string          // of live, in order; may name entries that no longer count
+	mu      sync.Mutex
+	file    *os.File
+	boot    string
+	size    int64
+	live    map[attemptID]*journaled
+	buffer  []byte
+	scratch []byte
 }
 
-// Kinds of entries. Each is about something that has a key.
+// journaled is an attempt that was not settled.
+type journaled struct {
+	ref   *hwpv1.AttemptRef
+	ended *hwpv1.AttemptReport // its last report; nil while it runs
+}
+
+// attemptID names an attempt among all that the agent has.
+type attemptID struct {
+	job     string
+	attempt int32
+}
+
+func idOf(ref *hwpv1.AttemptRef) attemptID { return attemptID{ref.GetJobId(), ref.GetAttempt()} }
+
+// Kinds of entries. An entry is: kind (1), length of the payload (varint), payload.
 const (
-	entryAttempt byte = 'A' // the attempt was taken; the payload is whether it has ended (1), and an AttemptRef
-	entryReport  byte = 'R' // the payload is an AgentMessage with its request_id
-	entryDone    byte = 'D' // the payload is the key of an entry that no longer counts
+	entryBoot    byte = 'B' // the payload names the boot of the machine that the file was begun in
+	entryTaken   byte = 'A' // an AttemptRef
+	entryEnded   byte = 'E' // an AttemptReport with the end
+	entrySettled byte = 'D' // an AttemptRef
 )
 
-// journalLimit is the size at which the file is written anew with what counts.
-const journalLimit = 4 << 20
-
-// maxEntry bounds what a damaged length can make us read.
-const maxEntry = 1 << 20
+const (
+	// journalLimit is the size at which the file is written anew with what counts.
+	journalLimit = 16 << 20
+	// journalRest is how large the file may stay when nothing in it counts.
+	journalRest = 64 << 10
+	// maxBlock bounds what a damaged length can make us read.
+	maxBlock = 1 << 30
+	// blockHeader is: length of the entries (4), their checksum (4).
+	blockHeader = 8
+)
 
 // past is what a former life of the agent has left to do.
 type past struct {
-	attempts []pastAttempt
-	reports  []*hwpv1.AgentMessage
+	attempts  []*journaled
+	forgetful bool // the machine has ended in between, and with it what it had not written to the disk
 }
 
-type pastAttempt struct {
-	ref      *hwpv1.AttemptRef
-	finished bool // its end was reported
-}
-
-// openJournal reads the journal and opens it for writing.
-func openJournal(path string) (*journal, past, error) {
+// openJournal reads the journal and opens it for writing. boot names the present boot of the machine, empty when unknown.
+func openJournal(path, boot string) (*journal, past, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, past{}, fmt.Errorf("opening the agent's journal: %w", err)
 	}
-	j := &journal{file: file, live: make(map[string][]byte)}
+	j := &journal{file: file, live: make(map[attemptID]*journaled)}
 	data, err := io.ReadAll(file)
 	if err != nil {
 		return nil, past{}, errors.Join(fmt.Errorf("reading the agent's journal: %w", err), file.Close())
 	}
-	j.size = int64(j.replay(data))
-	if err := errors.Join(file.Truncate(j.size), seekEnd(file)); err != nil {
-		return nil, past{}, errors.Join(fmt.Errorf("repairing the agent's journal: %w", err), file.Close())
-	}
-	p, err := j.past()
-	return j, p, err
-}
-
-func seekEnd(file *os.File) error {
-	_, err := file.Seek(0, io.SeekEnd)
-	return err
-}
-
-// replay applies all whole entries and returns how many bytes they have.
-func (j *journal) replay(data []byte) int {
-	read := 0
-	for {
-		kind, key, payload, n := decodeEntry(data[read:])
+	var order []attemptID
+	for rest := data; ; {
+		entries, n := decodeBlock(rest)
 		if n == 0 {
-			return read
+			break
 		}
-		j.apply(kind, key, payload)
-		read += n
-	}
-}
-
-func (j *journal) apply(kind byte, key string, payload []byte) {
-	if kind == entryDone {
-		delete(j.live, string(payload))
-		return
-	}
-	if _, ok := j.live[key]; !ok {
-		j.keys = append(j.keys, key)
-	}
-	j.live[key] = payload
-}
-
-// Entries are laid out as: length of the rest (4), checksum of what follows (4), kind (1), length of the key (2), key, payload.
-func encodeEntry(kind byte, key string, payload []byte) []byte {
-	body := make([]byte, 0, 8+3+len(key)+len(payload))
-	body = append(body, 0, 0, 0, 0, 0, 0, 0, 0, kind)
-	body = binary.BigEndian.AppendUint16(body, uint16(len(key)))
-	body = append(append(body, key...), payload...)
-	binary.BigEndian.PutUint32(body, uint32(len(body)-4))
-	binary.BigEndian.PutUint32(body[4:], crc32.ChecksumIEEE(body[8:]))
-	return body
-}
-
-// decodeEntry reads the first entry; n is 0 when there is no whole one.
-func decodeEntry(data []byte) (kind byte, key string, payload []byte, n int) {
-	if len(data) < 11 {
-		return 0, "", nil, 0
-	}
-	length := int(binary.BigEndian.Uint32(data))
-	if length < 7 || length > maxEntry || len(data) < 4+length {
-		return 0, "", nil, 0
-	}
-	body := data[8 : 4+length]
-	keyLength := int(binary.BigEndian.Uint16(body[1:]))
-	if crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(data[4:]) || len(body) < 3+keyLength {
-		return 0, "", nil, 0
-	}
-	return body[0], string(body[3 : 3+keyLength]), body[3+keyLength:], 4 + length
-}
-
-func (j *journal) past() (past, error) {
-	var p past
-	for _, key := range j.keys {
-		payload, ok := j.live[key]
-		if !ok {
-			continue
+		rest = rest[n:]
+		if err := readEntries(entries, func(kind byte, payload []byte) error { return j.replay(kind, payload, &order) }); err != nil {
+			err = fmt.Errorf("the agent's journal has an entry that cannot be read; move %s away to begin anew: %w", path, err)
+			return nil, past{}, errors.Join(err, file.Close())
 		}
-		if key[0] == entryAttempt {
-			ref := new(hwpv1.AttemptRef)
-			if len(payload) == 0 || proto.Unmarshal(payload[1:], ref) != nil {
-				return p, errors.New("the agent's journal has an attempt that cannot be read; move the file away to begin anew")
-			}
-			p.attempts = append(p.attempts, pastAttempt{ref: ref, finished: payload[0] != 0})
-			continue
-		}
-		report := new(hwpv1.AgentMessage)
-		if err := proto.Unmarshal(payload, report); err != nil {
-			return p, fmt.Errorf("the agent's journal has a report that cannot be read: %w", err)
-		}
-		p.reports = append(p.reports, report)
 	}
-	return p, nil
+	// An empty file was left by an agent that had settled everything, or by none.
+	p := past{forgetful: len(data) > 0 && (boot == "" || j.boot != boot)}
+	for _, id := range order {
+		if a := j.live[id]; a != nil {
+			p.attempts = append(p.attempts, a)
+			order = nil
+		}
+	}
+	j.boot = boot
+	return j, p, j.rewrite()
 }
 
-func attemptKey(ref *hwpv1.AttemptRef) string {
-	return fmt.Sprintf("%c%s.%d", entryAttempt, ref.GetJobId(), ref.GetAttempt())
-}
-
-func reportKey(requestID string) string { return string(entryReport) + requestID }
-
-// accept records that attempts were taken. When it returns, those that must not be started twice are on the disk, so that
-// no crash makes the agent take them again; one sync serves all.
-func (j *journal) accept(assigned []*hwpv1.Assign) error {
-	sync := false
-	for _, a := range assigned {
-		if err := j.attempt(a.GetAttempt(), 0); err != nil {
+func (j *journal) replay(kind byte, payload []byte, order *[]attemptID) error {
+	switch kind {
+	case entryBoot:
+		j.boot = string(payload)
+	case entryTaken, entrySettled:
+		ref := new(hwpv1.AttemptRef)
+		if err := proto.Unmarshal(payload, ref); err != nil {
 			return err
 		}
-		sync = sync || !a.GetRetryable()
-	}
-	if !sync {
-		return nil
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.file.Sync()
-}
-
-// finish records that the end of an attempt was reported.
-func (j *journal) finish(ref *hwpv1.AttemptRef) error { return j.attempt(ref, 1) }
-
-func (j *journal) attempt(ref *hwpv1.AttemptRef, finished byte) error {
-	payload, err := proto.MarshalOptions{}.MarshalAppend([]byte{finished}, ref)
-	if err != nil {
-		return err
-	}
-	return j.write(entryAttempt, attemptKey(ref), payload)
-}
-
-// report records a report that was not acknowledged.
-func (j *journal) report(m *hwpv1.AgentMessage) error {
-	payload, err := proto.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return j.write(entryReport, reportKey(m.GetRequestId()), payload)
-}
-
-// done records that an entry no longer counts.
-func (j *journal) done(key string) error { return j.write(entryDone, "", []byte(key)) }
-
-func (j *journal) write(kind byte, key string, payload []byte) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.apply(kind, key, payload)
-	if len(j.live) == 0 || j.size > journalLimit {
-		return j.rewrite()
-	}
-	n, err := j.file.Write(encodeEntry(kind, key, payload))
-	j.size += int64(n)
-	if err != nil {
-		return fmt.Errorf("writing the agent's journal: %w", err)
+		if kind == entrySettled {
+			delete(j.live, idOf(ref))
+			return nil
+		}
+		if j.live[idOf(ref)] == nil {
+			*order = append(*order, idOf(ref))
+		}
+		j.live[idOf(ref)] = &journaled{ref: ref}
+	case entryEnded:
+		report := new(hwpv1.AttemptReport)
+		if err := proto.Unmarshal(payload, report); err != nil {
+			return err
+		}
+		if a := j.live[idOf(report.GetAttempt())]; a != nil {
+			a.ended = report
+		}
 	}
 	return nil
 }
 
-// rewrite begins the file anew with the entries that count. A crash in between leaves the old file or the new one.
-func (j *journal) rewrite() error {
-	var data []byte
-	keys := j.keys[:0]
-	for _, key := range j.keys {
-		if payload, ok := j.live[key]; ok {
-			keys = append(keys, key)
-			data = append(data, encodeEntry(key[0], key, payload)...)
+// decodeBlock returns the entries of the first block and its size; 0 when there is no whole one.
+func decodeBlock(data []byte) (entries []byte, n int) {
+	if len(data) < blockHeader {
+		return nil, 0
+	}
+	length := int(binary.BigEndian.Uint32(data))
+	if length == 0 || length > maxBlock || len(data) < blockHeader+length {
+		return nil, 0
+	}
+	entries = data[blockHeader : blockHeader+length]
+	if crc32.ChecksumIEEE(entries) != binary.BigEndian.Uint32(data[4:]) {
+		return nil, 0
+	}
+	return entries, blockHeader + length
+}
+
+func readEntries(data []byte, visit func(kind byte, payload []byte) error) error {
+	for len(data) > 0 {
+		length, n := binary.Uvarint(data[1:])
+		if n <= 0 || length > uint64(len(data)-1-n) {
+			return errors.New("an entry is longer than its block")
+		}
+		payload := data[1+n : 1+n+int(length)]
+		if err := visit(data[0], payload); err != nil {
+			return err
+		}
+		data = data[1+n+int(length):]
+	}
+	return nil
+}
+
+func appendEntry(b []byte, kind byte, payload []byte) []byte {
+	b = binary.AppendUvarint(append(b, kind), uint64(len(payload)))
+	return append(b, payload...)
+}
+
+// take records attempts that were taken. They are known to the next life of the agent when it returns.
+func (j *journal) take(assigned []*hwpv1.Assign) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, a := range assigned {
+		if err := j.add(entryTaken, a.GetAttempt()); err != nil {
+			return err
+		}
+		j.live[idOf(a.GetAttempt())] = &journaled{ref: a.GetAttempt()}
+	}
+	return j.flush()
+}
+
+// end records the last reports of attempts.
+func (j *journal) end(reports []*hwpv1.AttemptReport) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, r := range reports {
+		if a := j.live[idOf(r.GetAttempt())]; a != nil {
+			a.ended = r
+		}
+		if err := j.add(entryEnded, r); err != nil {
+			return err
 		}
 	}
-	j.keys = keys
-	if len(data) == 0 {
+	return j.flush()
+}
+
+// settle records that the server has everything of attempts. When nothing is left and the file is large it begins anew.
+func (j *journal) settle(refs []*hwpv1.AttemptRef) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, ref := range refs {
+		delete(j.live, idOf(ref))
+	}
+	if j.size > journalLimit || len(j.live) == 0 && j.size > journalRest {
+		return j.rewrite()
+	}
+	for _, ref := range refs {
+		if err := j.add(entrySettled, ref); err != nil {
+			return err
+		}
+	}
+	return j.flush()
+}
+
+// add appends an entry to the block that flush writes.
+func (j *journal) add(kind byte, m proto.Message) error {
+	var err error
+	if j.scratch, err = (proto.MarshalOptions{}).MarshalAppend(j.scratch[:0], m); err != nil {
+		return err
+	}
+	if len(j.buffer) == 0 {
+		j.buffer = append(j.buffer, make([]byte, blockHeader)...)
+	}
+	j.buffer = appendEntry(j.buffer, kind, j.scratch)
+	return nil
+}
+
+// seal completes the block in the buffer.
+func (j *journal) seal() []byte {
+	binary.BigEndian.PutUint32(j.buffer, uint32(len(j.buffer)-blockHeader))
+	binary.BigEndian.PutUint32(j.buffer[4:], crc32.ChecksumIEEE(j.buffer[blockHeader:]))
+	return j.buffer
+}
+
+// flush writes the block.
+func (j *journal) flush() error {
+	if len(j.buffer) == 0 {
+		return nil
+	}
+	n, err := j.file.WriteAt(j.seal(), j.size)
+	j.buffer = j.buffer[:0]
+	if err != nil {
+		return fmt.Errorf("writing the agent's journal: %w", err) // the next block overwrites what there is of this one
+	}
+	j.size += int64(n)
+	return nil
+}
+
+// rewrite begins the file anew with what counts. A crash in between leaves the old file or the new one.
+func (j *journal) rewrite() error {
+	j.buffer = appendEntry(append(j.buffer[:0], make([]byte, blockHeader)...), entryBoot, []byte(j.boot))
+	for _, a := range j.live {
+		if err := j.add(entryTaken, a.ref); err != nil {
+			return err
+		}
+		if a.ended == nil {
+			continue
+		}
+		if err := j.add(entryEnded, a.ended); err != nil {
+			return err
+		}
+	}
+	data := j.seal()
+	defer func() { j.buffer = j.buffer[:0] }()
+	if len(j.live) == 0 && j.size >= int64(len(data)) {
+		// Nothing can be lost, so the file is cut back in place; what lies behind its first block does not count once that is
+		// written, because it has gone before.
+		if err := j.file.Truncate(0); err != nil {
+			return fmt.Errorf("cutting the agent's journal back: %w", err)
+		}
 		j.size = 0
-		return errors.Join(j.file.Truncate(0), seekEnd(j.file))
+		n, err := j.file.WriteAt(data, 0)
+		j.size = int64(n)
+		return err
 	}
 	path := j.file.Name()
 	if err := replaceFile(path, data); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("opening the agent's journal again: %w", err)
 	}
@@ -244,4 +294,14 @@ func (j *journal) close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.file.Close()
+}
+
+// machineBoot names the present boot of the machine: the kernel's page cache, which holds what was written and not synced,
+// lives for as long. Empty when it is not known.
+func machineBoot() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }

@@ -23,7 +23,7 @@ type streamWriter struct {
 // it, and nothing is lost.
 func (w *streamWriter) Write(p []byte) (int, error) {
 	for {
-		err := w.attempt.spool.write(w.step, w.stream, p)
+		err := w.attempt.openOutput().write(w.step, w.stream, p)
 		if err == nil {
 			return len(p), nil
 		}

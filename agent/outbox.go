@@ -1,8 +1,9 @@
 package agent
 
 import (
+	"context"
 	"crypto/rand"
-	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -13,39 +14,87 @@ import (
 // newBootID names this life of the agent.
 func newBootID() string { return strings.ToLower(rand.Text()[:12]) }
 
-// outbox holds the reports that were not acknowledged, in order. A new session sends all of them again.
+// outbox holds what the server has not acknowledged, in order. A new session sends all of it again.
+//
+// A report says everything about its attempt. Attempts that have news wait in line; when their turn comes, a report is made
+// of how they stand then, so that what happens quickly is told once. The end of an attempt is in the journal before it is
+// sent.
 type outbox struct {
 	journal *journal
-	bootID  string
 	signal  func()
+	failed  func(error) // the journal takes nothing
+	stir    chan struct{}
 
 	mu       sync.Mutex
-	reports  []*hwpv1.AgentMessage
-	about    map[string]int // how many of them are about each attempt
-	sent     int            // how many of them this session has sent
-	last     uint64
+	news     []*attempt
+	reports  []sentReport
+	sent     int  // how many of reports this session has sent
 	draining bool // the server must be told
 	told     bool // it was, in this session
 }
 
-func newOutbox(j *journal, bootID string, reports []*hwpv1.AgentMessage, signal func()) *outbox {
-	o := &outbox{journal: j, bootID: bootID, reports: reports, signal: signal, about: make(map[string]int)}
-	for _, m := range reports {
-		o.about[attemptKey(aboutAttempt(m))]++
-	}
-	return o
+type sentReport struct {
+	attempt *attempt
+	message *hwpv1.AttemptReport
 }
 
-// add takes a report in, numbers it and writes it to the journal before it can be sent.
-func (o *outbox) add(m *hwpv1.AgentMessage) error {
+func newOutbox(j *journal, signal func(), failed func(error)) *outbox {
+	return &outbox{journal: j, signal: signal, failed: failed, stir: make(chan struct{}, 1)}
+}
+
+// add puts an attempt that has news in line.
+func (o *outbox) add(t *attempt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.last++
-	m.RequestId = fmt.Sprintf("%s-%d", o.bootID, o.last)
-	o.reports = append(o.reports, m)
-	o.about[attemptKey(aboutAttempt(m))]++
+	if !t.hasNews {
+		t.hasNews = true
+		o.news = append(o.news, t)
+		select {
+		case o.stir <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// run makes reports of news until the context ends.
+func (o *outbox) run(ctx context.Context) {
+	for {
+		select {
+		case <-o.stir:
+		case <-ctx.Done():
+			return
+		}
+		runtime.Gosched() // others that are about to have news go first, so that one block serves them all
+		o.collect()
+	}
+}
+
+// collect makes reports of all news.
+func (o *outbox) collect() {
+	o.mu.Lock()
+	news := o.news
+	o.news = nil
+	for _, t := range news {
+		t.hasNews = false // what happens from here on is news again
+	}
+	o.mu.Unlock()
+	reports := make([]sentReport, len(news))
+	var ended []*hwpv1.AttemptReport
+	for i, t := range news {
+		reports[i] = sentReport{t, t.report()}
+		if reports[i].message.GetEndTime() != 0 {
+			ended = append(ended, reports[i].message)
+		}
+	}
+	if len(ended) > 0 {
+		if err := o.journal.end(ended); err != nil {
+			o.failed(err)
+		}
+	}
+	o.mu.Lock()
+	o.reports = append(o.reports, reports...)
+	o.mu.Unlock()
 	o.signal()
-	return o.journal.report(m)
 }
 
 // begin starts over: nothing was sent in the new session.
@@ -53,20 +102,27 @@ func (o *outbox) begin() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent, o.told = 0, false
+	o.reports = slices.DeleteFunc(o.reports, sentReport.unknown)
 }
 
-// next returns what is to be sent, at most limit messages.
-func (o *outbox) next(limit int) []*hwpv1.AgentMessage {
+// next returns what is to be sent, at most limit reports.
+func (o *outbox) next(limit int) ([]*hwpv1.AttemptReport, []*hwpv1.AgentMessage) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := min(limit, len(o.reports)-o.sent)
-	messages := slices.Clone(o.reports[o.sent : o.sent+n])
-	o.sent += n
-	if o.draining && !o.told {
-		o.told = true
-		messages = append(messages, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Drain{Drain: &hwpv1.Drain{}}})
+	var reports []*hwpv1.AttemptReport
+	if n > 0 {
+		reports = make([]*hwpv1.AttemptReport, n)
+		for i := range reports {
+			reports[i] = o.reports[o.sent+i].message
+		}
+		o.sent += n
 	}
-	return messages
+	if !o.draining || o.told {
+		return reports, nil
+	}
+	o.told = true
+	return reports, []*hwpv1.AgentMessage{{Payload: &hwpv1.AgentMessage_Drain{Drain: &hwpv1.Drain{}}}}
 }
 
 // drain makes sure that the server knows that no more jobs are wanted.
@@ -77,70 +133,33 @@ func (o *outbox) drain() {
 	o.signal()
 }
 
-// acknowledge forgets reports and returns the attempts that they were about.
-func (o *outbox) acknowledge(ids []string) ([]*hwpv1.AttemptRef, error) {
+// acknowledge forgets the oldest n reports of those that were sent, and returns the attempts whose end was among them.
+func (o *outbox) acknowledge(n int) []*attempt {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	acked := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		acked[id] = true
+	n = min(n, o.sent)
+	var ended []*attempt
+	for _, r := range o.reports[:n] {
+		if r.message.GetEndTime() != 0 {
+			ended = append(ended, r.attempt)
+		}
 	}
-	return o.remove(func(m *hwpv1.AgentMessage) bool { return acked[m.GetRequestId()] })
+	clear(o.reports[:n])
+	o.reports = o.reports[n:]
+	if len(o.reports) == 0 {
+		o.reports = nil
+	}
+	o.sent -= n
+	return ended
 }
 
-// forget drops the reports about an attempt that the server does not know.
-func (o *outbox) forget(key string) error {
+// forget drops the reports about an attempt that the server does not know. Those that were sent stay until the server has
+// counted them.
+func (o *outbox) forget(t *attempt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, err := o.remove(func(m *hwpv1.AgentMessage) bool { return attemptKey(aboutAttempt(m)) == key })
-	return err
+	t.unknown = true
+	o.reports = append(o.reports[:o.sent], slices.DeleteFunc(o.reports[o.sent:], sentReport.unknown)...)
 }
 
-// remove takes out the reports that match; the caller holds the lock.
-func (o *outbox) remove(match func(*hwpv1.AgentMessage) bool) ([]*hwpv1.AttemptRef, error) {
-	var refs []*hwpv1.AttemptRef
-	var problem error
-	kept := o.reports[:0]
-	sent := o.sent
-	for i, m := range o.reports {
-		if !match(m) {
-			kept = append(kept, m)
-			continue
-		}
-		if i < o.sent {
-			sent--
-		}
-		ref := aboutAttempt(m)
-		refs = append(refs, ref)
-		key := attemptKey(ref)
-		if o.about[key]--; o.about[key] == 0 {
-			delete(o.about, key)
-		}
-		if err := o.journal.done(reportKey(m.GetRequestId())); err != nil {
-			problem = err
-		}
-	}
-	clear(o.reports[len(kept):])
-	o.reports, o.sent = kept, sent
-	return refs, problem
-}
-
-// pending reports whether something about an attempt was not acknowledged.
-func (o *outbox) pending(key string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.about[key] > 0
-}
-
-// aboutAttempt returns which attempt a report is about.
-func aboutAttempt(m *hwpv1.AgentMessage) *hwpv1.AttemptRef {
-	switch p := m.GetPayload().(type) {
-	case *hwpv1.AgentMessage_StepStarted:
-		return p.StepStarted.GetAttempt()
-	case *hwpv1.AgentMessage_StepFinished:
-		return p.StepFinished.GetAttempt()
-	case *hwpv1.AgentMessage_AttemptFinished:
-		return p.AttemptFinished.GetAttempt()
-	}
-	return nil
-}
+func (r sentReport) unknown() bool { return r.attempt.unknown }

@@ -81,7 +81,7 @@ func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClie
 	}
 	defer stream.Close() //nolint:errcheck // the session is over, whatever it says
 	s.stream, s.cancel = stream, cancel
-	if err := s.send([]*hwpv1.AgentMessage{s.register()}); err != nil {
+	if err := s.send(&hwpv1.ConnectRequest{Messages: []*hwpv1.AgentMessage{s.register()}}); err != nil {
 		return s.why(err)
 	}
 	// The server's answer is the first thing to come; until it is there, nothing else is said.
@@ -94,7 +94,8 @@ func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClie
 		return errors.New("the server did not begin with Welcome; it may be of another version")
 	}
 	s.welcome(messages[0].GetWelcome())
-	if err := s.handleAll(messages[1:]); err != nil {
+	frame.Messages = messages[1:]
+	if err := s.handleAll(frame); err != nil {
 		return err
 	}
 	go func() { cancel(s.read()) }()
@@ -128,7 +129,7 @@ func (s *session) register() *hwpv1.AgentMessage {
 	config := s.agent.config
 	return &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Register{Register: &hwpv1.Register{
 		ProtocolVersion: protocolVersion, Name: config.Name, Labels: config.Labels, Capacity: config.Capacity.toProto(),
-		AgentVersion: config.Version, BootId: s.agent.bootID, Attempts: s.agent.slots.refs(),
+		AgentVersion: config.Version, BootId: s.agent.bootID, Attempts: s.agent.slots.refs(), Forgetful: s.agent.forgetful,
 	}}}
 }
 
@@ -145,12 +146,13 @@ func (s *session) welcome(w *hwpv1.Welcome) {
 	}
 	a.lease.set(w.GetLease().AsDuration())
 	a.lease.renew()
-	verdicts := make(map[string]*hwpv1.AttemptVerdict, len(w.GetVerdicts()))
+	a.forgetful = false // the server has heard of it
+	verdicts := make(map[attemptID]*hwpv1.AttemptVerdict, len(w.GetVerdicts()))
 	for _, v := range w.GetVerdicts() {
-		verdicts[attemptKey(v.GetAttempt())] = v
+		verdicts[idOf(v.GetAttempt())] = v
 	}
 	for _, t := range a.slots.all() {
-		a.obey(t, verdicts[attemptKey(t.ref)])
+		a.obey(t, verdicts[idOf(t.ref)])
 	}
 	a.outbox.begin()
 	a.config.Logger.Info("connected", "server", a.config.ServerURL, "attempts", len(verdicts))
@@ -172,7 +174,14 @@ func (a *agent) obey(t *attempt, v *hwpv1.AttemptVerdict) {
 	}
 	if v.GetLogEnded() {
 		t.logAcked.Store(true)
-		a.slots.settle(attemptKey(t.ref))
+		a.settle(t)
+	}
+}
+
+// settle forgets attempts of which the server has everything.
+func (a *agent) settle(attempts ...*attempt) {
+	if err := a.slots.settle(attempts...); err != nil {
+		a.journalFailed(err)
 	}
 }
 
@@ -182,14 +191,15 @@ func (s *session) write(ctx context.Context) error {
 	defer ticker.Stop()
 	beat := true
 	for {
-		var frame []*hwpv1.AgentMessage
+		frame := &hwpv1.ConnectRequest{}
 		if beat {
 			beat = false
-			frame = append(frame, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Heartbeat{Heartbeat: s.load.heartbeat()}})
+			frame.Messages = append(frame.Messages, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Heartbeat{Heartbeat: s.load.heartbeat()}})
 		}
-		frame = append(frame, s.agent.outbox.next(frameMessages-len(frame))...)
-		frame = s.shipper.collect(frame, frameBytes)
-		if len(frame) > 0 {
+		reports, messages := s.agent.outbox.next(frameMessages)
+		frame.Reports = reports
+		frame.Messages = s.shipper.collect(append(frame.Messages, messages...), frameBytes)
+		if len(frame.GetMessages())+len(reports) > 0 {
 			if err := s.send(frame); err != nil {
 				return s.why(err)
 			}
@@ -207,8 +217,9 @@ func (s *session) write(ctx context.Context) error {
 	}
 }
 
-func (s *session) send(messages []*hwpv1.AgentMessage) error {
-	return s.stream.Send(&hwpv1.ConnectRequest{Messages: messages, SendTime: timestamppb.New(time.Now())})
+func (s *session) send(frame *hwpv1.ConnectRequest) error {
+	frame.SendTime = timestamppb.Now()
+	return s.stream.Send(frame)
 }
 
 // why asks the stream for the reason of a failed send: io.EOF only says that the other side has ended the stream.
@@ -234,30 +245,31 @@ func (s *session) read() error {
 		}
 		silence.Reset(s.agent.lease.duration())
 		s.agent.lease.renew()
-		if err := s.handleAll(frame.GetMessages()); err != nil {
+		if err := s.handleAll(frame); err != nil {
 			return err
 		}
 		s.agent.signal()
 	}
 }
 
-// handleAll does what the messages of a frame say, in their order. Assignments that follow each other are taken together.
-func (s *session) handleAll(messages []*hwpv1.ServerMessage) error {
-	var assigned []*hwpv1.Assign
-	for _, m := range messages {
-		if a := m.GetAssign(); a != nil {
-			assigned = append(assigned, a)
-			continue
+// handleAll does what a frame says: attempts are taken first.
+func (s *session) handleAll(frame *hwpv1.ConnectResponse) error {
+	if err := s.agent.slots.assign(frame.GetAssignments()); err != nil {
+		return err
+	}
+	if n := int(frame.GetReportsAcknowledged()); n > 0 {
+		ended := s.agent.outbox.acknowledge(n)
+		for _, t := range ended {
+			t.endAcked.Store(true)
 		}
-		if err := s.agent.slots.assign(assigned); err != nil {
-			return err
-		}
-		assigned = nil
+		s.agent.settle(ended...)
+	}
+	for _, m := range frame.GetMessages() {
 		if err := s.handle(m); err != nil {
 			return err
 		}
 	}
-	return s.agent.slots.assign(assigned)
+	return nil
 }
 
 // handle does what one message says. It must not wait for anything slow.
@@ -272,12 +284,6 @@ func (s *session) handle(m *hwpv1.ServerMessage) error {
 				t.stop(p.Cancel.GetForce(), hwpv1.OutcomeKind_OUTCOME_KIND_CANCELED, "canceled on request")
 			}
 		}
-	case *hwpv1.ServerMessage_ReportAck:
-		refs, err := a.outbox.acknowledge(p.ReportAck.GetRequestIds())
-		for _, ref := range refs {
-			a.slots.settle(attemptKey(ref))
-		}
-		return err
 	case *hwpv1.ServerMessage_LogAck:
 		s.acknowledgeLog(p.LogAck)
 	case *hwpv1.ServerMessage_Drain:
@@ -297,6 +303,6 @@ func (s *session) acknowledgeLog(ack *hwpv1.LogAck) {
 	}
 	if ack.GetEnded() {
 		t.logAcked.Store(true)
-		s.agent.slots.settle(attemptKey(t.ref))
+		s.agent.settle(t)
 	}
 }

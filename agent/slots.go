@@ -10,9 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 )
@@ -23,9 +20,9 @@ type slots struct {
 	dir   string
 
 	mu       sync.Mutex
-	attempts map[string]*attempt // by attemptKey
-	last     uint64              // number of the newest attempt
-	changed  chan struct{}       // closed and replaced when an attempt ends or is forgotten
+	attempts map[attemptID]*attempt
+	last     uint64        // number of the newest attempt
+	changed  chan struct{} // closed when an attempt ends or is forgotten; nil while nobody waits for that
 
 	ready  readySet     // attempts that may have output to send
 	flying atomic.Int64 // bytes of output that were sent and not acknowledged
@@ -33,32 +30,28 @@ type slots struct {
 
 func newSlots(a *agent) *slots {
 	return &slots{
-		agent: a, dir: filepath.Join(a.config.StateDir, "attempts"), attempts: make(map[string]*attempt), changed: make(chan struct{}),
+		agent: a, dir: filepath.Join(a.config.StateDir, "attempts"), attempts: make(map[attemptID]*attempt),
 	}
 }
 
 // restore takes over what a former life of the agent has left: attempts whose processes are gone, but whose output and
 // reports may not have been sent. Folders of attempts that are settled are removed.
-func (s *slots) restore(attempts []pastAttempt) error {
+func (s *slots) restore(attempts []*journaled) error {
 	known := make(map[string]bool)
 	for _, former := range attempts {
-		ref := former.ref
-		t := newAttempt(s.agent, &hwpv1.Assign{Attempt: ref}, s.attemptDir(ref))
+		t := newAttempt(s.agent, &hwpv1.Assign{Attempt: former.ref}, s.attemptDir(former.ref))
 		known[filepath.Base(t.dir)] = true
-		var err error
-		if t.spool, err = openSpool(t.spoolConfig()); err != nil {
+		if former.ended.GetSilent() {
+			t.logAcked.Store(true)
+		} else if err := t.restoreOutput(former.ended != nil); err != nil {
 			return err
 		}
-		if former.finished {
-			t.spool.close("")
-		} else {
-			t.spool.close("the agent was restarted while the job ran")
-			if err := t.reportFinished(&hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_LOST, Message: "the agent was restarted"}, -1); err != nil {
-				return err
-			}
+		if t.final = former.ended; t.final == nil {
+			t.finish(&hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_LOST, Message: "the agent was restarted"}, -1)
 		}
 		close(t.ended)
 		s.add(t)
+		s.agent.outbox.add(t)
 	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil && !os.IsNotExist(err) {
@@ -86,20 +79,17 @@ func (s *slots) assign(assigned []*hwpv1.Assign) error {
 	for i, t := range taken {
 		accepted[i] = t.assign
 	}
-	if err := s.agent.journal.accept(accepted); err != nil {
+	if err := s.agent.journal.take(accepted); err != nil {
 		// Not taken: the server hands them out again when the agent comes back without them.
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, t := range taken {
-			delete(s.attempts, attemptKey(t.ref))
+			delete(s.attempts, idOf(t.ref))
 		}
 		return fmt.Errorf("assignments cannot be written to the agent's journal, so they are not started: %w", err)
 	}
 	for _, t := range taken {
-		go func() {
-			t.run()
-			s.settle(attemptKey(t.ref))
-		}()
+		go t.run()
 	}
 	return nil
 }
@@ -108,10 +98,9 @@ func (s *slots) assign(assigned []*hwpv1.Assign) error {
 func (s *slots) take(assigned []*hwpv1.Assign) []*attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var taken []*attempt
+	taken := make([]*attempt, 0, len(assigned))
 	for _, a := range assigned {
-		key := attemptKey(a.GetAttempt())
-		if s.attempts[key] != nil {
+		if s.attempts[idOf(a.GetAttempt())] != nil {
 			continue
 		}
 		t := newAttempt(s.agent, a, s.attemptDir(a.GetAttempt()))
@@ -125,7 +114,7 @@ func (s *slots) take(assigned []*hwpv1.Assign) []*attempt {
 func (s *slots) get(ref *hwpv1.AttemptRef) *attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.attempts[attemptKey(ref)]
+	t := s.attempts[idOf(ref)]
 	if t == nil || t.ref.GetEpoch() != ref.GetEpoch() {
 		return nil
 	}
@@ -136,7 +125,7 @@ func (s *slots) get(ref *hwpv1.AttemptRef) *attempt {
 func (s *slots) add(t *attempt) {
 	s.last++
 	t.number = s.last
-	s.attempts[attemptKey(t.ref)] = t
+	s.attempts[idOf(t.ref)] = t
 }
 
 // all returns the attempts in the order in which they were taken.
@@ -154,49 +143,62 @@ func (s *slots) refs() []*hwpv1.AttemptRef {
 	return refs
 }
 
-// settle forgets an attempt of which the server has everything.
-func (s *slots) settle(key string) {
+// settle forgets those of the attempts of which the server has everything.
+func (s *slots) settle(attempts ...*attempt) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.notify()
-	t := s.attempts[key]
-	if t == nil || !t.over() || !t.logAcked.Load() || s.agent.outbox.pending(key) {
-		return
+	var refs []*hwpv1.AttemptRef
+	for _, t := range attempts {
+		if t.endAcked.Load() && t.logAcked.Load() && s.attempts[idOf(t.ref)] == t {
+			refs = append(refs, t.ref)
+			s.remove(t)
+		}
 	}
-	s.remove(key, t)
+	if len(refs) == 0 {
+		return nil
+	}
+	s.notify()
+	return s.agent.journal.settle(refs)
 }
 
 // remove forgets an attempt; the caller holds the lock.
-func (s *slots) remove(key string, t *attempt) {
-	delete(s.attempts, key)
-	if t.spool != nil {
-		t.spool.drop()
-	}
-	_ = os.RemoveAll(t.dir) // what is left is removed at the next start
-	if err := s.agent.journal.done(key); err != nil {
-		s.agent.config.Logger.Error("the end of an attempt was not noted", "attempt", key, "error", err)
+func (s *slots) remove(t *attempt) {
+	delete(s.attempts, idOf(t.ref))
+	if out := t.output(); out != nil {
+		out.drop()
+		_ = os.RemoveAll(t.dir) // what is left is removed at the next start
 	}
 }
 
+// notify wakes those who wait; the caller holds the lock.
 func (s *slots) notify() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// over is called when nothing of an attempt runs any more.
+func (s *slots) over() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notify()
 }
 
 // forget ends an attempt that the server does not know and deletes all of it.
 func (s *slots) forget(t *attempt) {
-	key := attemptKey(t.ref)
 	t.dropOutput()
 	t.stop(true, hwpv1.OutcomeKind_OUTCOME_KIND_LOST, "the server does not know the attempt")
 	go func() {
 		<-t.ended
-		if err := s.agent.outbox.forget(key); err != nil {
-			s.agent.config.Logger.Error("reports of an unknown attempt were not dropped", "attempt", key, "error", err)
-		}
+		s.agent.outbox.forget(t)
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		defer s.notify()
-		s.remove(key, t)
+		s.remove(t)
+		s.notify()
+		s.mu.Unlock()
+		if err := s.agent.journal.settle([]*hwpv1.AttemptRef{t.ref}); err != nil {
+			s.agent.journalFailed(err)
+		}
 	}()
 }
 
@@ -241,7 +243,11 @@ func (s *slots) awaitForgotten(ctx context.Context) {
 func (s *slots) await(ctx context.Context, reached func() bool) {
 	for {
 		s.mu.Lock()
-		done, changed := reached(), s.changed
+		done := reached()
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		changed := s.changed
 		s.mu.Unlock()
 		if done {
 			return
@@ -253,5 +259,3 @@ func (s *slots) await(ctx context.Context, reached func() bool) {
 		}
 	}
 }
-
-func now() *timestamppb.Timestamp { return timestamppb.New(time.Now()) }

@@ -12,12 +12,9 @@ import (
 func TestAssignmentThatCannotBeWrittenDownIsNotTaken(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	j, _, err := openJournal(filepath.Join(dir, "journal"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	j, _ := mustOpenJournal(t, filepath.Join(dir, "journal"), "boot")
 	a := &agent{config: Config{StateDir: dir, Logger: slog.New(slog.DiscardHandler)}, journal: j, wake: make(chan struct{}, 1)}
-	a.outbox = newOutbox(j, "b", nil, a.signal)
+	a.outbox = newOutbox(j, a.signal, a.journalFailed)
 	a.slots = newSlots(a)
 	if err := j.close(); err != nil { // as good as a full disk
 		t.Fatal(err)

@@ -5,14 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hodei-jobs/hodei/service/api"
@@ -137,11 +136,17 @@ func explainListen(what, address, flag string, err error) error {
 
 // newJobID returns ids that grow, also within a millisecond and when the clock is set back. Only the reactor calls it.
 func newJobID() func() job.ID {
-	entropy := ulid.DefaultEntropy()
-	var last uint64
+	var last int64
+	var high uint16
+	var low uint64
 	return func() job.ID {
-		last = max(last, ulid.Now())
-		return job.ID("job_" + strings.ToLower(ulid.MustNew(last, entropy).String()))
+		if now := time.Now().UnixMilli(); now > last {
+			// Half of the range is left for the other ids of this millisecond.
+			last, high, low = now, uint16(rand.Uint32()), rand.Uint64()>>1
+		} else {
+			low += 1 + uint64(rand.Uint32())
+		}
+		return job.NewID(time.UnixMilli(last), high, low)
 	}
 }
 

@@ -17,10 +17,13 @@ type Runner interface {
 
 // Command is a step to run.
 type Command struct {
-	ID               string   // unique among the agent's steps, and safe as a file name
-	Argv             []string // the program and its arguments
-	Env              []string // the whole environment, KEY=VALUE; its PATH finds the program
-	Dir              string   // where it starts
+	ID   string   // unique among the agent's steps, and safe as a file name
+	Argv []string // the program and its arguments
+	Env  []string // the whole environment, KEY=VALUE; its PATH finds the program
+	Dir  string   // where it starts
+	// Prepare, when it is not nil, fills in what is costly to make: ID, Env, Dir, Stdout and Stderr. A runner that starts
+	// nothing need not call it.
+	Prepare          func(*Command) error
 	Stdout, Stderr   io.Writer
 	Grace            time.Duration // between SIGTERM and SIGKILL
 	MemoryLimitBytes int64         // 0: none

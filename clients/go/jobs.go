@@ -33,9 +33,9 @@ func (c *Client) Submit(ctx context.Context, spec *hodeiv1.JobSpec) (*hodeiv1.Jo
 
 // SubmitBatch submits up to 10,000 jobs in one call; each has a result of its own, in the same order.
 func (c *Client) SubmitBatch(ctx context.Context, specs []*hodeiv1.JobSpec) ([]*hodeiv1.SubmitJobResult, error) {
-	request := &hodeiv1.SubmitJobsRequest{}
-	for _, spec := range specs {
-		request.Requests = append(request.Requests, &hodeiv1.SubmitJobRequest{Spec: c.inNamespace(spec), RequestId: newRequestID()})
+	request := &hodeiv1.SubmitJobsRequest{RequestId: newRequestID(), Requests: make([]*hodeiv1.SubmitJobRequest, len(specs))}
+	for i, spec := range specs {
+		request.Requests[i] = &hodeiv1.SubmitJobRequest{Spec: c.inNamespace(spec)}
 	}
 	var results []*hodeiv1.SubmitJobResult
 	err := c.retry(ctx, func() error {

@@ -21,6 +21,7 @@ import (
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
@@ -209,7 +210,7 @@ func TestSpecSurvivesTheWayThroughTheAPI(t *testing.T) {
 
 func TestStepsVariablesWinOverTheJobs(t *testing.T) {
 	t.Parallel()
-	j, err := job.New("job_1", job.Spec{
+	j, err := job.New(job.ID{1}, job.Spec{
 		Env: map[string]string{"A": "job", "B": "job"}, MaxAttempts: 2,
 		Steps: []job.Step{{Argv: []string{"x"}, Env: map[string]string{"A": "step"}}, {Argv: []string{"y"}}},
 	}, time.Now())
@@ -217,7 +218,7 @@ func TestStepsVariablesWinOverTheJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	j, _ = j.Assign("wkr_1", 7)
-	got := assignToProto(&j)
+	got := assignmentsToProto([]orchestrator.Assignment{{Ref: j.Ref(), Spec: j.Spec, Retryable: true}})[0]
 	if got.GetSteps()[0].GetEnv()["A"] != "step" || got.GetSteps()[0].GetEnv()["B"] != "job" || got.GetSteps()[1].GetEnv()["A"] != "job" {
 		t.Errorf("the variables are %v and %v", got.GetSteps()[0].GetEnv(), got.GetSteps()[1].GetEnv())
 	}
@@ -235,18 +236,29 @@ func TestFramesOfABadAgent(t *testing.T) {
 	if err := f.add(&hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_LogChunk{LogChunk: &hwpv1.LogChunk{Data: []byte("x"), Stream: 9}}}); err == nil {
 		t.Error("a chunk of stream 9 was taken")
 	}
+	known := &hwpv1.AttemptRef{JobId: job.ID{1}.String(), Attempt: 1}
 	for _, m := range []*hwpv1.AgentMessage{
 		{},
 		{Payload: &hwpv1.AgentMessage_LogChunk{LogChunk: &hwpv1.LogChunk{Stream: hwpv1.LogStream_LOG_STREAM_STDOUT}}},
-		{RequestId: "r", Payload: &hwpv1.AgentMessage_AttemptFinished{}},
-		{Payload: &hwpv1.AgentMessage_StepFinished{StepFinished: &hwpv1.StepFinished{Step: -5}}},
-		{Payload: &hwpv1.AgentMessage_LogEnd{LogEnd: &hwpv1.LogEnd{Streams: []*hwpv1.StreamTotal{{Sha256: []byte("short")}}}}},
+		{Payload: &hwpv1.AgentMessage_LogEnd{LogEnd: &hwpv1.LogEnd{Attempt: known, Streams: []*hwpv1.StreamTotal{{Sha256: []byte("short")}}}}},
 	} {
 		if err := f.add(m); err != nil {
 			t.Errorf("%v: %v", m, err)
 		}
 	}
-	if len(f.chunks) != 0 || len(f.reports) != 2 || len(f.reportIDs) != 1 || f.reports[0].Cause.Kind != job.CauseAgentError {
+	if err := f.addReports([]*hwpv1.AttemptReport{{Attempt: &hwpv1.AttemptRef{JobId: "job_1"}}}); job.CodeOf(err) != job.CodeInvalid {
+		t.Errorf("a report about no job gave %v", err)
+	}
+	reports := []*hwpv1.AttemptReport{
+		{Attempt: known, Steps: []*hwpv1.StepReport{{Step: -5, EndTime: 1}, {}}},
+		{Attempt: known, EndTime: 1, Outcome: &hwpv1.Outcome{Kind: 99}},
+		{Attempt: known, EndTime: 1, Steps: []*hwpv1.StepReport{nil}},
+	}
+	if err := f.addReports(reports); err != nil {
+		t.Error(err)
+	}
+	if len(f.chunks) != 0 || len(f.reports) != 3 || len(f.reports[0].Steps) != 2 || f.reports[0].Steps[0].Step != -5 ||
+		f.reports[1].Cause.Kind != job.CauseAgentError || f.reports[2].Cause.Kind != job.CauseExitCode {
 		t.Errorf("the frame is %+v", f)
 	}
 }

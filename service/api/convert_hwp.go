@@ -27,20 +27,33 @@ func workerFromRegister(id job.WorkerID, enrolled identity.EnrolledWorker, r *hw
 	}
 }
 
-func refsFromProto(refs []*hwpv1.AttemptRef) []job.AttemptRef {
+func refsFromProto(refs []*hwpv1.AttemptRef) ([]job.AttemptRef, error) {
 	out := make([]job.AttemptRef, len(refs))
+	var err error
 	for i, r := range refs {
-		out[i] = refFromProto(r)
+		if out[i], err = refFromProto(r); err != nil {
+			return nil, err
+		}
 	}
-	return out
+	return out, nil
 }
 
-func refFromProto(r *hwpv1.AttemptRef) job.AttemptRef {
-	return job.AttemptRef{Job: job.ID(r.GetJobId()), Attempt: r.GetAttempt(), Epoch: r.GetEpoch()}
+func refFromProto(r *hwpv1.AttemptRef) (job.AttemptRef, error) {
+	id, err := agentsJob(r.GetJobId())
+	return job.AttemptRef{Job: id, Attempt: r.GetAttempt(), Epoch: r.GetEpoch()}, err
+}
+
+// agentsJob reads an id that an agent sent. One that cannot be an id ends the session: the agent is broken.
+func agentsJob(text string) (job.ID, error) {
+	id, err := job.ParseID(text)
+	if err != nil {
+		return id, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "a message names job %q, which cannot be one", text)
+	}
+	return id, nil
 }
 
 func refToProto(r job.AttemptRef) *hwpv1.AttemptRef {
-	return &hwpv1.AttemptRef{JobId: string(r.Job), Attempt: r.Attempt, Epoch: r.Epoch}
+	return &hwpv1.AttemptRef{JobId: r.Job.String(), Attempt: r.Attempt, Epoch: r.Epoch}
 }
 
 // messageToProto converts what a session sends.
@@ -48,14 +61,10 @@ func messageToProto(m fleet.Message) *hwpv1.ServerMessage {
 	switch m := m.(type) {
 	case fleet.Welcome:
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Welcome{Welcome: welcomeToProto(&m)}}
-	case fleet.Assign:
-		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Assign{Assign: assignToProto(&m.Job)}}
 	case fleet.Cancel:
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Cancel{Cancel: &hwpv1.Cancel{
 			Attempt: refToProto(m.Ref), Step: int32(m.Step), Force: m.Force,
 		}}}
-	case fleet.ReportAck:
-		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_ReportAck{ReportAck: &hwpv1.ReportAck{RequestIds: m.IDs}}}
 	case fleet.LogAck:
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_LogAck{LogAck: &hwpv1.LogAck{
 			Attempt: refToProto(m.Ref), Offset: m.Offset, Ended: m.Ended,
@@ -92,19 +101,43 @@ func verdictToProto(v orchestrator.Verdict) hwpv1.Verdict {
 	}
 }
 
-func assignToProto(j *job.Job) *hwpv1.Assign {
-	spec := j.Spec
-	p := &hwpv1.Assign{
-		Attempt: refToProto(j.Ref()), Timeout: optional(spec.Timeout),
-		JobName: spec.Name, Namespace: spec.Namespace, Queue: spec.Queue, Retryable: j.Attempt < spec.MaxAttempts,
-		Reserved: &hwpv1.Capacity{MilliCpu: spec.Resources.MilliCPU, MemoryMib: spec.Resources.MemoryMiB, Extras: spec.Resources.Extras},
+// assignmentMemory is what most assignments are made of, in one piece of memory instead of three.
+type assignmentMemory struct {
+	assign hwpv1.Assign
+	ref    hwpv1.AttemptRef
+	step   hwpv1.Step
+	steps  [1]*hwpv1.Step
+}
+
+func assignmentsToProto(assignments []orchestrator.Assignment) []*hwpv1.Assign {
+	if len(assignments) == 0 {
+		return nil
 	}
+	memory := make([]assignmentMemory, len(assignments))
+	out := make([]*hwpv1.Assign, len(assignments))
+	for i := range assignments {
+		out[i] = assignmentToProto(&memory[i], &assignments[i])
+	}
+	return out
+}
+
+func assignmentToProto(m *assignmentMemory, a *orchestrator.Assignment) *hwpv1.Assign {
+	spec, p := a.Spec, &m.assign
+	p.Attempt = &m.ref
+	m.ref.JobId, m.ref.Attempt, m.ref.Epoch = a.Ref.Job.String(), a.Ref.Attempt, a.Ref.Epoch
+	p.Timeout, p.JobName, p.Namespace, p.Queue, p.Retryable = int64(spec.Timeout), spec.Name, spec.Namespace, spec.Queue, a.Retryable
+	if r := spec.Resources; r.MilliCPU != 0 || r.MemoryMiB != 0 || len(r.Extras) != 0 {
+		p.Reserved = &hwpv1.Capacity{MilliCpu: r.MilliCPU, MemoryMib: r.MemoryMiB, Extras: r.Extras}
+	}
+	p.Steps = m.steps[:0]
 	for i := range spec.Steps {
-		step := &spec.Steps[i]
-		p.Steps = append(p.Steps, &hwpv1.Step{
-			Name: step.Name, Argv: step.Command(), Env: stepEnv(spec.Env, step.Env), WorkingDir: step.WorkingDir,
-			Timeout: optional(step.Timeout), Grace: durationpb.New(step.Grace),
-		})
+		step, to := &spec.Steps[i], &m.step
+		if i > 0 {
+			to = new(hwpv1.Step)
+		}
+		to.Name, to.Argv, to.Env, to.WorkingDir = step.Name, step.Command(), stepEnv(spec.Env, step.Env), step.WorkingDir
+		to.Timeout, to.Grace = int64(step.Timeout), int64(step.Grace)
+		p.Steps = append(p.Steps, to)
 	}
 	return p
 }

@@ -1,9 +1,6 @@
 package api
 
 import (
-	"maps"
-	"slices"
-
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
@@ -15,12 +12,9 @@ import (
 
 func jobToProto(j *job.Job, pendingReason string) *hodeiv1.Job {
 	p := &hodeiv1.Job{
-		Id: string(j.ID), Spec: specToProto(j.Spec), State: hodeiv1.JobState(j.State), Attempt: j.Attempt, WorkerId: string(j.Worker),
+		Id: j.ID.String(), Spec: specToProto(j.Spec), State: hodeiv1.JobState(j.State), Attempt: j.Attempt, WorkerId: string(j.Worker),
 		CreateTime: timestamp(j.Created), StartTime: timestamp(j.Started), EndTime: timestamp(j.Ended),
-		NextAttemptTime: timestamp(j.NextAttempt), Revision: j.Revision,
-	}
-	if j.State == job.Queued {
-		p.PendingReason = pendingReason
+		NextAttemptTime: timestamp(j.NextAttempt), Revision: j.Revision, PendingReason: pendingReason,
 	}
 	if j.State.Terminal() {
 		p.Cause = causeToProto(&j.Cause)
@@ -61,8 +55,12 @@ func filterFromProto(p *hodeiv1.JobFilter) store.Filter {
 	for _, s := range p.GetStates() {
 		f.States = append(f.States, job.State(s))
 	}
-	for _, id := range p.GetIds() {
-		f.IDs = append(f.IDs, job.ID(id))
+	for _, text := range p.GetIds() {
+		id, err := job.ParseID(text)
+		if err != nil {
+			id = job.ID{} // no job has this one, so it selects nothing
+		}
+		f.IDs = append(f.IDs, id)
 	}
 	return f
 }
@@ -74,8 +72,8 @@ func workerToProto(w *job.Worker) *hodeiv1.Worker {
 		UsedMilliCpu: w.Used.MilliCPU, UsedMemoryMib: w.Used.MemoryMiB,
 		HeartbeatTime: timestamp(w.LastHeartbeat), ConnectTime: timestamp(w.ConnectedAt), AgentVersion: w.AgentVersion,
 	}
-	for _, id := range slices.Sorted(maps.Keys(w.Jobs)) {
-		p.JobIds = append(p.JobIds, string(id))
+	for _, id := range w.Jobs {
+		p.JobIds = append(p.JobIds, id.String())
 	}
 	return p
 }

@@ -14,7 +14,6 @@ type frameContent struct {
 	chunks    []store.Chunk
 	ends      []store.LogEnd
 	reports   []orchestrator.Report
-	reportIDs []string
 	heartbeat bool
 	used      job.Resources
 	drain     *hwpv1.Drain
@@ -32,45 +31,63 @@ func (f *frameContent) add(m *hwpv1.AgentMessage) error {
 	case *hwpv1.AgentMessage_LogChunk:
 		return f.addChunk(p.LogChunk)
 	case *hwpv1.AgentMessage_LogEnd:
-		f.ends = append(f.ends, logEndFromProto(p.LogEnd))
-	case *hwpv1.AgentMessage_StepStarted:
-		f.addReport(m, p.StepStarted.GetAttempt(), &orchestrator.Report{
-			Kind: orchestrator.ReportStepStarted, Step: int(p.StepStarted.GetStep()), Time: instant(p.StepStarted.GetTime()),
-		})
-	case *hwpv1.AgentMessage_StepFinished:
-		f.addStepFinished(m, p.StepFinished)
-	case *hwpv1.AgentMessage_AttemptFinished:
-		f.addReport(m, p.AttemptFinished.GetAttempt(), &orchestrator.Report{
-			Kind: orchestrator.ReportAttemptFinished, Step: int(p.AttemptFinished.GetStep()),
-			Time: instant(p.AttemptFinished.GetTime()), Cause: causeFromOutcome(p.AttemptFinished.GetOutcome()),
-		})
+		return f.addEnd(p.LogEnd)
 	case *hwpv1.AgentMessage_Drain:
 		f.drain = p.Drain
 	}
 	return nil
 }
 
-func (f *frameContent) addReport(m *hwpv1.AgentMessage, ref *hwpv1.AttemptRef, r *orchestrator.Report) {
-	r.Ref = refFromProto(ref)
-	f.reports = append(f.reports, *r)
-	if id := m.GetRequestId(); id != "" {
-		f.reportIDs = append(f.reportIDs, id)
+func (f *frameContent) addReports(reports []*hwpv1.AttemptReport) error {
+	if len(reports) == 0 {
+		return nil
 	}
+	f.reports = make([]orchestrator.Report, len(reports))
+	total := 0
+	for _, p := range reports {
+		total += len(p.GetSteps())
+	}
+	steps := make([]job.StepReport, 0, total) // one piece of memory for the steps of all reports
+	for i, p := range reports {
+		ref, err := refFromProto(p.GetAttempt())
+		if err != nil {
+			return err
+		}
+		first := len(steps)
+		for _, step := range p.GetSteps() {
+			steps = append(steps, stepFromProto(step))
+		}
+		r := &f.reports[i]
+		*r = orchestrator.Report{
+			Ref: ref, Steps: steps[first:len(steps):len(steps)], Ended: fromNanos(p.GetEndTime()), Step: int(p.GetStep()), Silent: p.GetSilent(),
+		}
+		if !r.Ended.IsZero() {
+			r.Cause = causeFromOutcome(p.GetOutcome())
+		}
+	}
+	return nil
 }
 
-func (f *frameContent) addStepFinished(m *hwpv1.AgentMessage, p *hwpv1.StepFinished) {
-	cause := causeFromOutcome(p.GetOutcome())
-	state := cause.StepState()
-	if p.GetOutcome().GetKind() == hwpv1.OutcomeKind_OUTCOME_KIND_SKIPPED {
-		state = job.StepSkipped
+func stepFromProto(p *hwpv1.StepReport) job.StepReport {
+	r := job.StepReport{Step: int(p.GetStep()), Started: fromNanos(p.GetStartTime()), Ended: fromNanos(p.GetEndTime())}
+	if r.Ended.IsZero() {
+		return r
 	}
-	f.addReport(m, p.GetAttempt(), &orchestrator.Report{
-		Kind: orchestrator.ReportStepFinished, Step: int(p.GetStep()), Time: instant(p.GetTime()), Cause: cause, StepState: state,
-		Usage: job.Usage{
-			UserCPU: duration(p.GetUsage().GetUserCpu()), SystemCPU: duration(p.GetUsage().GetSystemCpu()),
-			MaxRSSKiB: p.GetUsage().GetMaxRssKib(),
-		},
-	})
+	r.Cause = causeFromOutcome(p.GetOutcome())
+	r.State = r.Cause.StepState()
+	if p.GetOutcome().GetKind() == hwpv1.OutcomeKind_OUTCOME_KIND_SKIPPED {
+		r.State = job.StepSkipped
+	}
+	r.Usage = job.Usage{UserCPU: time.Duration(p.GetUserCpu()), SystemCPU: time.Duration(p.GetSystemCpu()), MaxRSSKiB: p.GetMaxRssKib()}
+	return r
+}
+
+// fromNanos returns a time of the protocol; 0 is none.
+func fromNanos(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanos).UTC()
 }
 
 func (f *frameContent) addChunk(p *hwpv1.LogChunk) error {
@@ -78,8 +95,12 @@ func (f *frameContent) addChunk(p *hwpv1.LogChunk) error {
 	if err != nil || len(p.GetData()) == 0 {
 		return err
 	}
+	id, err := agentsJob(p.GetJobId())
+	if err != nil {
+		return err
+	}
 	f.chunks = append(f.chunks, store.Chunk{
-		Ref: store.LogRef{Job: job.ID(p.GetJobId()), Attempt: p.GetAttempt()}, Offset: p.GetOffset(), Step: p.GetStep(), Stream: stream,
+		Ref: store.LogRef{Job: id, Attempt: p.GetAttempt()}, Offset: p.GetOffset(), Step: p.GetStep(), Stream: stream,
 		Time: time.Unix(0, p.GetTimestamp()), Data: p.GetData(),
 	})
 	return nil
@@ -96,17 +117,21 @@ func streamFromProto(p hwpv1.LogStream) (store.Stream, error) {
 	}
 }
 
-func logEndFromProto(p *hwpv1.LogEnd) store.LogEnd {
+func (f *frameContent) addEnd(p *hwpv1.LogEnd) error {
+	ref, err := refFromProto(p.GetAttempt())
+	if err != nil {
+		return err
+	}
 	end := store.LogEnd{
-		Ref:   store.LogRef{Job: job.ID(p.GetAttempt().GetJobId()), Attempt: p.GetAttempt().GetAttempt()},
-		Bytes: p.GetTotalBytes(), Missing: p.GetMissing(),
+		Ref: store.LogRef{Job: ref.Job, Attempt: ref.Attempt}, Bytes: p.GetTotalBytes(), Missing: p.GetMissing(),
 	}
 	for _, s := range p.GetStreams() {
 		total := store.StreamTotal{Step: s.GetStep(), Stream: store.Stream(s.GetStream()), Bytes: s.GetTotalBytes()}
 		copy(total.SHA256[:], s.GetSha256())
 		end.Streams = append(end.Streams, total)
 	}
-	return end
+	f.ends = append(f.ends, end)
+	return nil
 }
 
 // causeKinds says which kind of cause an outcome is.
@@ -120,8 +145,12 @@ var causeKinds = map[hwpv1.OutcomeKind]job.CauseKind{
 	hwpv1.OutcomeKind_OUTCOME_KIND_LOST:          job.CauseWorkerLost,
 }
 
-// causeFromOutcome converts an outcome; one that this server does not know counts as the agent's failure.
+// causeFromOutcome converts an outcome; none is exit code 0, and one that this server does not
+// know counts as the agent's failure.
 func causeFromOutcome(p *hwpv1.Outcome) job.Cause {
+	if p == nil {
+		return job.Cause{Kind: job.CauseExitCode}
+	}
 	kind, ok := causeKinds[p.GetKind()]
 	if !ok {
 		kind = job.CauseAgentError

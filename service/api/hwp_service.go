@@ -46,7 +46,7 @@ func (s *hwpService) RenewCertificate(
 
 // Connect runs a session: this goroutine reads and hands on, another one writes.
 func (s *hwpService) Connect(ctx context.Context, stream hwpv1connect.WorkerServiceConnectServerStream) error {
-	session, rest, err := s.open(ctx, stream)
+	session, first, err := s.open(ctx, stream)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (s *hwpService) Connect(ctx context.Context, stream hwpv1connect.WorkerServ
 	}()
 	frames := make(chan readResult)
 	go read(ctx, stream, frames)
-	err = receive(ctx, session, rest, frames)
+	err = receive(ctx, session, first, frames)
 	session.Close()
 	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, context.Canceled) && !errors.Is(writeErr, io.EOF) {
 		return writeErr
@@ -69,11 +69,10 @@ func (s *hwpService) Connect(ctx context.Context, stream hwpv1connect.WorkerServ
 	return err
 }
 
-// open reads the first frame, which must begin with Register, and begins the session. The messages after Register are
-// returned.
+// open reads the first frame, which must begin with Register, and begins the session. What else is in the frame is returned.
 func (s *hwpService) open(
 	ctx context.Context, stream hwpv1connect.WorkerServiceConnectServerStream,
-) (*fleet.Session, []*hwpv1.AgentMessage, error) {
+) (*fleet.Session, *hwpv1.ConnectRequest, error) {
 	frame, err := stream.Receive()
 	if err != nil {
 		return nil, nil, err
@@ -92,21 +91,27 @@ func (s *hwpService) open(
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := s.fleet.Open(ctx, workerFromRegister(principal(ctx).Worker, record, register), refsFromProto(register.GetAttempts()))
-	return session, messages[1:], err
+	refs, err := refsFromProto(register.GetAttempts())
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := s.fleet.Open(ctx, workerFromRegister(principal(ctx).Worker, record, register), refs, register.GetForgetful())
+	frame.Messages = messages[1:]
+	return session, frame, err
 }
 
 // write sends what the session has to say, as much as is ready in one frame.
 func write(ctx context.Context, session *fleet.Session, stream hwpv1connect.WorkerServiceConnectServerStream) error {
 	for {
-		messages, err := session.Next(ctx, frameLimit)
+		out, err := session.Next(ctx, frameLimit)
 		if err != nil {
 			return err
 		}
-		frame := &hwpv1.ConnectResponse{Messages: make([]*hwpv1.ServerMessage, len(messages))}
-		for i, m := range messages {
-			frame.Messages[i] = messageToProto(m)
+		frame := &hwpv1.ConnectResponse{ReportsAcknowledged: int32(out.Acknowledged)}
+		for _, m := range out.Messages {
+			frame.Messages = append(frame.Messages, messageToProto(m))
 		}
+		frame.Assignments = assignmentsToProto(out.Assignments)
 		if err := stream.Send(frame); err != nil {
 			return err
 		}
@@ -134,7 +139,7 @@ func read(ctx context.Context, stream hwpv1connect.WorkerServiceConnectServerStr
 	}
 }
 
-func receive(ctx context.Context, session *fleet.Session, first []*hwpv1.AgentMessage, frames <-chan readResult) error {
+func receive(ctx context.Context, session *fleet.Session, first *hwpv1.ConnectRequest, frames <-chan readResult) error {
 	if err := take(ctx, session, first); err != nil {
 		return err
 	}
@@ -147,7 +152,7 @@ func receive(ctx context.Context, session *fleet.Session, first []*hwpv1.AgentMe
 			if r.err != nil {
 				return connect.NewError(connect.CodeUnavailable, "the agent's stream broke").WithCause(r.err)
 			}
-			if err := take(ctx, session, r.frame.GetMessages()); err != nil {
+			if err := take(ctx, session, r.frame); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -156,10 +161,13 @@ func receive(ctx context.Context, session *fleet.Session, first []*hwpv1.AgentMe
 	}
 }
 
-// take hands the messages of a frame on, gathered by what they are about.
-func take(ctx context.Context, session *fleet.Session, messages []*hwpv1.AgentMessage) error {
+// take hands the content of a frame on, gathered by what it is about.
+func take(ctx context.Context, session *fleet.Session, frame *hwpv1.ConnectRequest) error {
 	var f frameContent
-	for _, m := range messages {
+	if err := f.addReports(frame.GetReports()); err != nil {
+		return err
+	}
+	for _, m := range frame.GetMessages() {
 		if err := f.add(m); err != nil {
 			return err
 		}
@@ -170,7 +178,7 @@ func take(ctx context.Context, session *fleet.Session, messages []*hwpv1.AgentMe
 		}
 	}
 	if len(f.reports) > 0 {
-		if err := session.Report(ctx, f.reports, f.reportIDs); err != nil {
+		if err := session.Report(ctx, f.reports); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -29,7 +30,11 @@ func (s *jobService) SubmitJob(ctx context.Context, req *hodeiv1.SubmitJobReques
 		}
 		return &hodeiv1.SubmitJobResponse{Job: jobToProto(&j, "")}, nil
 	}
-	results, err := s.submit(ctx, []*hodeiv1.SubmitJobRequest{req})
+	submission, err := submissionFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	results, err := s.jobs.Submit(ctx, submission)
 	if err != nil {
 		return nil, err
 	}
@@ -40,40 +45,76 @@ func (s *jobService) SubmitJob(ctx context.Context, req *hodeiv1.SubmitJobReques
 }
 
 func (s *jobService) SubmitJobs(ctx context.Context, req *hodeiv1.SubmitJobsRequest) (*hodeiv1.SubmitJobsResponse, error) {
-	results, err := s.submit(ctx, req.GetRequests())
+	submissions, err := submissionsFromProto(req)
 	if err != nil {
 		return nil, err
 	}
+	results, err := s.jobs.Submit(ctx, submissions...)
+	if err != nil {
+		return nil, err
+	}
+	memory := make([]hodeiv1.SubmitJobResult, len(results))
 	res := &hodeiv1.SubmitJobsResponse{Results: make([]*hodeiv1.SubmitJobResult, len(results))}
 	for i := range results {
+		res.Results[i] = &memory[i]
 		if results[i].Err != nil {
 			wire := toConnect(results[i].Err)
-			res.Results[i] = &hodeiv1.SubmitJobResult{Problem: &hodeiv1.Problem{Code: wire.Code().String(), Message: wire.Message()}}
+			memory[i].Problem = &hodeiv1.Problem{Code: wire.Code().String(), Message: wire.Message()}
 			continue
 		}
-		res.Results[i] = &hodeiv1.SubmitJobResult{JobId: string(results[i].Job.ID)}
+		memory[i].JobId = results[i].Job.ID.String()
 	}
 	return res, nil
 }
 
-func (s *jobService) submit(ctx context.Context, requests []*hodeiv1.SubmitJobRequest) ([]orchestrator.Result, error) {
-	submissions := make([]orchestrator.Submission, len(requests))
-	for i, r := range requests {
-		submissions[i] = orchestrator.Submission{Spec: specFromProto(r.GetSpec()), RequestID: r.GetRequestId()}
-		if r.GetRequestId() == "" {
-			continue
+// submissionsFromProto takes the call as one submission when it has a request_id, or none of its requests has one, and
+// else each request by itself.
+func submissionsFromProto(req *hodeiv1.SubmitJobsRequest) ([]orchestrator.Submission, error) {
+	each := req.GetRequestId() == "" && slices.ContainsFunc(req.GetRequests(), func(r *hodeiv1.SubmitJobRequest) bool { return r.GetRequestId() != "" })
+	if !each {
+		all := orchestrator.Submission{RequestID: req.GetRequestId(), Specs: make([]job.Spec, len(req.GetRequests()))}
+		for i, r := range req.GetRequests() {
+			all.Specs[i] = specFromProto(r.GetSpec())
 		}
-		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.GetSpec())
-		if err != nil {
+		if all.RequestID == "" {
+			return []orchestrator.Submission{all}, nil
+		}
+		var err error
+		all.Hash, err = hashOf(&hodeiv1.SubmitJobsRequest{Requests: req.GetRequests()})
+		return []orchestrator.Submission{all}, err
+	}
+	out := make([]orchestrator.Submission, len(req.GetRequests()))
+	for i, r := range req.GetRequests() {
+		var err error
+		if out[i], err = submissionFromProto(r); err != nil {
 			return nil, err
 		}
-		submissions[i].Hash = sha256.Sum256(body)
 	}
-	return s.jobs.Submit(ctx, submissions)
+	return out, nil
+}
+
+func submissionFromProto(r *hodeiv1.SubmitJobRequest) (orchestrator.Submission, error) {
+	s := orchestrator.Submission{Specs: []job.Spec{specFromProto(r.GetSpec())}, RequestID: r.GetRequestId()}
+	if s.RequestID == "" {
+		return s, nil
+	}
+	var err error
+	s.Hash, err = hashOf(r.GetSpec())
+	return s, err
+}
+
+// hashOf tells bodies of requests apart.
+func hashOf(m proto.Message) ([sha256.Size]byte, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	return sha256.Sum256(body), err
 }
 
 func (s *jobService) GetJob(ctx context.Context, req *hodeiv1.GetJobRequest) (*hodeiv1.GetJobResponse, error) {
-	j, err := s.jobs.Get(ctx, job.ID(req.GetId()))
+	id, err := job.ParseID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.jobs.Get(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -81,19 +122,23 @@ func (s *jobService) GetJob(ctx context.Context, req *hodeiv1.GetJobRequest) (*h
 }
 
 func (s *jobService) toProto(j *job.Job) *hodeiv1.Job {
-	return jobToProto(j, s.jobs.PendingReason(j.ID))
+	return jobToProto(j, s.jobs.PendingReason(j))
 }
 
 func (s *jobService) ListJobs(ctx context.Context, req *hodeiv1.ListJobsRequest) (*hodeiv1.ListJobsResponse, error) {
-	before, err := decodePageToken(req.GetPageToken())
+	key, err := decodePageToken(req.GetPageToken())
 	if err != nil {
 		return nil, err
+	}
+	var before job.ID
+	if copy(before[:], key) != len(key) || len(key) != 0 && len(key) != len(before) {
+		return nil, errPageToken(req.GetPageToken())
 	}
 	size := int(req.GetPageSize())
 	if size == 0 {
 		size = defaultPageSize
 	}
-	jobs, err := s.jobs.List(ctx, filterFromProto(req.GetFilter()), job.ID(before), size)
+	jobs, err := s.jobs.List(ctx, filterFromProto(req.GetFilter()), before, size)
 	if err != nil {
 		return nil, err
 	}
@@ -102,14 +147,18 @@ func (s *jobService) ListJobs(ctx context.Context, req *hodeiv1.ListJobsRequest)
 		res.Jobs = append(res.Jobs, s.toProto(&jobs[i]))
 	}
 	if len(jobs) == size {
-		res.NextPageToken = encodePageToken(string(jobs[size-1].ID))
+		res.NextPageToken = encodePageToken(string(jobs[size-1].ID[:]))
 	}
 	return res, nil
 }
 
 func (s *jobService) CancelJob(ctx context.Context, req *hodeiv1.CancelJobRequest) (*hodeiv1.CancelJobResponse, error) {
 	request := job.CancelRequest{Actor: principal(ctx).String(), Reason: req.GetReason(), Force: req.GetForce()}
-	j, err := s.jobs.Cancel(ctx, job.ID(req.GetId()), req.GetStep(), request)
+	id, err := job.ParseID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.jobs.Cancel(ctx, id, req.GetStep(), request)
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +182,12 @@ func encodePageToken(key string) string { return base64.RawURLEncoding.EncodeToS
 func decodePageToken(token string) (string, error) {
 	key, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
-		return "", job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
-			"page_token %q is not one that this server gave; take next_page_token as it is", token)
+		return "", errPageToken(token)
 	}
 	return string(key), nil
+}
+
+func errPageToken(token string) error {
+	return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
+		"page_token %q is not one that this server gave; take next_page_token as it is", token)
 }

@@ -30,7 +30,11 @@ type logService struct {
 }
 
 func (s *logService) TailLogs(ctx context.Context, req *hodeiv1.TailLogsRequest, stream hodeiv1connect.LogServiceTailLogsServerStream) error {
-	j, err := s.jobs.Get(ctx, job.ID(req.GetJobId()))
+	id, err := job.ParseID(req.GetJobId())
+	if err != nil {
+		return err
+	}
+	j, err := s.jobs.Get(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -62,6 +66,7 @@ type tail struct {
 	follow  bool
 	attempt int32
 	offset  uint64
+	woken   bool      // the log may have grown or ended, and was not looked at since
 	sent    time.Time // when the last answer went out
 }
 
@@ -99,6 +104,7 @@ func (t *tail) runAttempt(ctx context.Context) (hodeiv1.LogState, string, error)
 		}
 		t.offset = reader.Offset()
 		if len(chunks) > 0 {
+			t.woken = false
 			if err := t.send(chunks, nil); err != nil {
 				return 0, "", err
 			}
@@ -121,8 +127,13 @@ func (t *tail) pause(ctx context.Context, grown <-chan struct{}) (hodeiv1.LogSta
 	}
 	timer := time.NewTimer(tailCheck)
 	defer timer.Stop()
+	if t.woken { // without new output, so the attempt may have ended without any
+		t.woken = false
+		timer.Reset(0)
+	}
 	select {
 	case <-grown:
+		t.woken = true
 		return hodeiv1.LogState_LOG_STATE_UNSPECIFIED, "", nil
 	case <-timer.C:
 	case <-ctx.Done():
@@ -146,6 +157,8 @@ func (t *tail) standing(ctx context.Context) (hodeiv1.LogState, string, error) {
 		return 0, "", err
 	case j.Attempt < t.attempt && j.State.Terminal():
 		return hodeiv1.LogState_LOG_STATE_COMPLETE, "", nil // there was no such attempt
+	case j.Attempt == t.attempt && j.Silent:
+		return hodeiv1.LogState_LOG_STATE_COMPLETE, "", nil // it wrote nothing
 	case j.Attempt <= t.attempt && !j.State.Terminal():
 		return hodeiv1.LogState_LOG_STATE_LIVE, "", nil
 	}

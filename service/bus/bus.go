@@ -24,10 +24,14 @@ type Event struct {
 
 // Bus is the ring. The zero value is not usable; use New. All methods may be called from several goroutines at once.
 type Bus struct {
-	mu   sync.Mutex
-	ring []Event
-	last uint64        // the Seq of the newest event, 0 before the first
-	wake chan struct{} // closed and replaced when something new is there
+	mu      sync.Mutex
+	ring    []Event
+	last    uint64 // the Seq of the newest event, 0 before the first
+	gone    uint64 // the Seq of the newest event that nobody wanted, and that is therefore not in the ring
+	readers int
+	until   uint64        // up to this Seq a reader who has left could go on
+	holds   bool          // the ring has events, which keep jobs in memory
+	wake    chan struct{} // closed and replaced when something new is there
 }
 
 // New makes a bus that holds the last size events.
@@ -42,9 +46,47 @@ func (b *Bus) Publish(jobs []job.Job) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.holds = true
 	for i := range jobs {
 		b.last++
 		b.ring[b.last%uint64(len(b.ring))] = Event{Seq: b.last, Job: &jobs[i]}
+	}
+	close(b.wake)
+	b.wake = make(chan struct{})
+}
+
+// Join tells that events are wanted from now on, until leave is called.
+func (b *Bus) Join() (leave func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.readers++
+	return sync.OnceFunc(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.readers--
+		b.until = b.last + uint64(len(b.ring))
+	})
+}
+
+// Wanted reports whether anybody reads events, or did so lately and could come back to go on.
+func (b *Bus) Wanted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.readers > 0 || b.last < b.until
+}
+
+// Skip counts events that nobody wanted. A reader who comes later learns that it has missed them.
+func (b *Bus) Skip(n int) {
+	if n == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last += uint64(n)
+	b.gone = b.last
+	if b.holds { // nobody can ask for these any more
+		clear(b.ring)
+		b.holds = false
 	}
 	close(b.wake)
 	b.wake = make(chan struct{})
@@ -76,7 +118,7 @@ func (b *Bus) Next(ctx context.Context, after uint64, events []Event) ([]Event, 
 func (b *Bus) take(after uint64, events []Event) ([]Event, <-chan struct{}, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if after > b.last || b.last-after > uint64(len(b.ring)) {
+	if after > b.last || after < b.gone || b.last-after > uint64(len(b.ring)) {
 		return events, nil, ErrLagged
 	}
 	for seq := after + 1; seq <= b.last; seq++ {

@@ -14,10 +14,15 @@ import (
 
 func jobs(ids ...string) []job.Job {
 	out := make([]job.Job, len(ids))
-	for i, id := range ids {
-		out[i].ID = job.ID(id)
+	for i := range ids {
+		out[i].ID = id(ids[i])
 	}
 	return out
+}
+
+func id(name string) (id job.ID) {
+	copy(id[:], name)
+	return id
 }
 
 func TestNextReturnsWhatIsNewInOrder(t *testing.T) {
@@ -26,7 +31,7 @@ func TestNextReturnsWhatIsNewInOrder(t *testing.T) {
 	b.Publish(jobs("a", "b"))
 	b.Publish(jobs("c"))
 	events, err := b.Next(t.Context(), 1, nil)
-	if err != nil || len(events) != 2 || events[0].Job.ID != "b" || events[1].Job.ID != "c" || events[1].Seq != 3 {
+	if err != nil || len(events) != 2 || events[0].Job.ID != id("b") || events[1].Job.ID != id("c") || events[1].Seq != 3 {
 		t.Fatalf("Next(1) = %v, %v", events, err)
 	}
 }
@@ -95,4 +100,34 @@ func TestManyReadersSeeEverythingWhileOneStands(t *testing.T) {
 		b.Publish(jobs(fmt.Sprint(i)))
 	}
 	group.Wait()
+}
+
+func TestEventsThatNobodyWantedAreMissed(t *testing.T) {
+	t.Parallel()
+	b := bus.New(8)
+	if b.Wanted() {
+		t.Error("events are wanted before anybody has joined")
+	}
+	b.Publish(jobs("a"))
+	b.Skip(3)
+	leave := b.Join()
+	if !b.Wanted() || b.Last() != 4 {
+		t.Errorf("wanted: %v, last: %d", b.Wanted(), b.Last())
+	}
+	if _, err := b.Next(t.Context(), 1, nil); !errors.Is(err, bus.ErrLagged) {
+		t.Errorf("a reader from before got %v, want ErrLagged", err)
+	}
+	b.Publish(jobs("b"))
+	if events, err := b.Next(t.Context(), 4, nil); err != nil || len(events) != 1 || events[0].Seq != 5 {
+		t.Errorf("after the gap: %v, %v", events, err)
+	}
+	leave()
+	leave()
+	if !b.Wanted() {
+		t.Error("a reader who has just left could not come back")
+	}
+	b.Publish(jobs("a", "b", "c", "d", "e", "f", "g", "h"))
+	if b.Wanted() {
+		t.Error("events are wanted long after everybody has left")
+	}
 }

@@ -18,7 +18,7 @@ const beatsPerLease = 3
 
 // Jobs is what a fleet needs of the orchestrator.
 type Jobs interface {
-	Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef) ([]orchestrator.Verdict, error)
+	Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef, forgetful bool) ([]orchestrator.Verdict, error)
 	Disconnect(ctx context.Context, id job.WorkerID, session uint64) error
 	Heartbeat(ctx context.Context, id job.WorkerID, used job.Resources) error
 	Report(ctx context.Context, id job.WorkerID, reports []orchestrator.Report, acknowledge func()) error
@@ -30,6 +30,7 @@ type Jobs interface {
 type Logs interface {
 	Append(a *logs.Append) error
 	State(ctx context.Context, ref store.LogRef) (store.LogState, error)
+	Settled(ref store.LogRef)
 }
 
 // Fleet knows the connected agents. It is the orchestrator's Dispatcher. All methods may be called at once.
@@ -67,14 +68,14 @@ type AttemptVerdict struct {
 	LogEnded  bool
 }
 
-// Open begins the session of an agent that has these attempts. An older session of the same worker is closed. The caller
+// Open begins the session of an agent that has these attempts, and is forgetful if it may have had others. An older session of the same worker is closed. The caller
 // sends what Next returns, Welcome first, and calls Close at the end.
-func (f *Fleet) Open(ctx context.Context, w job.Worker, attempts []job.AttemptRef) (*Session, error) {
+func (f *Fleet) Open(ctx context.Context, w job.Worker, attempts []job.AttemptRef, forgetful bool) (*Session, error) {
 	s, err := f.register(&w)
 	if err != nil {
 		return nil, err
 	}
-	verdicts, err := f.jobs.Connect(ctx, w, attempts)
+	verdicts, err := f.jobs.Connect(ctx, w, attempts, forgetful)
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -139,17 +140,16 @@ func (f *Fleet) session(id job.WorkerID) *Session {
 }
 
 // Assign implements orchestrator.Dispatcher.
-func (f *Fleet) Assign(j job.Job) {
-	if s := f.session(j.Worker); s != nil {
-		s.own(j.Ref())
-		s.push(Assign{Job: j})
+func (f *Fleet) Assign(worker job.WorkerID, attempts []orchestrator.Assignment) {
+	if s := f.session(worker); s != nil {
+		s.assign(attempts)
 	}
 }
 
 // Cancel implements orchestrator.Dispatcher.
-func (f *Fleet) Cancel(j job.Job, step int) {
-	if s := f.session(j.Worker); s != nil {
-		s.push(Cancel{Ref: j.Ref(), Step: step, Force: step < 0 && j.Cancel.Force})
+func (f *Fleet) Cancel(worker job.WorkerID, ref job.AttemptRef, step int, force bool) {
+	if s := f.session(worker); s != nil {
+		s.push(Cancel{Ref: ref, Step: step, Force: force})
 	}
 }
 

@@ -27,7 +27,7 @@ type fakeJobs struct {
 	onConnect    func()
 }
 
-func (f *fakeJobs) Connect(_ context.Context, _ job.Worker, attempts []job.AttemptRef) ([]orchestrator.Verdict, error) {
+func (f *fakeJobs) Connect(_ context.Context, _ job.Worker, attempts []job.AttemptRef, _ bool) ([]orchestrator.Verdict, error) {
 	if f.onConnect != nil {
 		f.onConnect()
 	}
@@ -51,7 +51,12 @@ func (f *fakeJobs) Report(_ context.Context, _ job.WorkerID, _ []orchestrator.Re
 }
 
 // fakeLogs stands for the log keeper.
-type fakeLogs struct{ appended []*logs.Append }
+type fakeLogs struct {
+	appended []*logs.Append
+	settled  []store.LogRef
+}
+
+func (f *fakeLogs) Settled(ref store.LogRef) { f.settled = append(f.settled, ref) }
 
 func (f *fakeLogs) Append(a *logs.Append) error {
 	f.appended = append(f.appended, a)
@@ -72,7 +77,7 @@ func newFleet() (*fleet.Fleet, *fakeJobs, *fakeLogs) {
 
 func openSession(t *testing.T, f *fleet.Fleet, attempts ...job.AttemptRef) *fleet.Session {
 	t.Helper()
-	s, err := f.Open(t.Context(), job.Worker{ID: "wkr_1"}, attempts)
+	s, err := f.Open(t.Context(), job.Worker{ID: "wkr_1"}, attempts, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,26 +86,33 @@ func openSession(t *testing.T, f *fleet.Fleet, attempts ...job.AttemptRef) *flee
 
 func next(t *testing.T, s *fleet.Session) []fleet.Message {
 	t.Helper()
-	messages, err := s.Next(t.Context(), 100)
+	return outgoing(t, s).Messages
+}
+
+func outgoing(t *testing.T, s *fleet.Session) fleet.Outgoing {
+	t.Helper()
+	out, err := s.Next(t.Context(), 100)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return messages
+	return out
 }
 
-var ref = job.AttemptRef{Job: "job_1", Attempt: 1, Epoch: 5}
+var ref = job.AttemptRef{Job: job.ID{1}, Attempt: 1, Epoch: 5}
 
 func TestWelcomeComesBeforeOrdersThatWereGivenMeanwhile(t *testing.T) {
 	t.Parallel()
 	f, jobs, _ := newFleet()
-	jobs.onConnect = func() { f.Assign(job.Job{ID: "job_2", Worker: "wkr_1"}) }
-	messages := next(t, openSession(t, f, ref))
-	welcome, ok := messages[0].(fleet.Welcome)
-	if !ok || len(messages) != 2 || welcome.Verdicts[0].LogOffset != 42 || welcome.Verdicts[0].Verdict != orchestrator.Keep {
-		t.Fatalf("the messages are %+v", messages)
+	other := job.AttemptRef{Job: job.ID{2}, Attempt: 1, Epoch: 6}
+	jobs.onConnect = func() { f.Assign("wkr_1", []orchestrator.Assignment{{Ref: other}}) }
+	s := openSession(t, f, ref)
+	out := outgoing(t, s)
+	welcome, ok := out.Messages[0].(fleet.Welcome)
+	if !ok || len(out.Messages) != 1 || welcome.Verdicts[0].LogOffset != 42 || welcome.Verdicts[0].Verdict != orchestrator.Keep {
+		t.Fatalf("the messages are %+v", out.Messages)
 	}
-	if assign, ok := messages[1].(fleet.Assign); !ok || assign.Job.ID != "job_2" {
-		t.Errorf("after the welcome comes %+v", messages[1])
+	if len(out.Assignments) != 1 || out.Assignments[0].Ref != other || !s.Owns(store.LogRef{Job: other.Job, Attempt: 1}) {
+		t.Errorf("with the welcome comes %+v", out.Assignments)
 	}
 }
 
@@ -115,7 +127,7 @@ func TestNewSessionEndsTheOldOneOfItsWorker(t *testing.T) {
 	}
 	old.Close()
 	old.Close()
-	f.Cancel(job.Job{ID: "job_1", Worker: "wkr_1"}, -1)
+	f.Cancel("wkr_1", ref, -1, false)
 	if messages := next(t, fresh); len(messages) != 2 {
 		t.Errorf("the new session has %+v", messages)
 	}
@@ -126,7 +138,7 @@ func TestNewSessionEndsTheOldOneOfItsWorker(t *testing.T) {
 	if !slices.Equal(jobs.disconnected, []uint64{1, 2}) {
 		t.Errorf("the ends of sessions %v were noted", jobs.disconnected)
 	}
-	f.Assign(job.Job{Worker: "wkr_1"}) // to nobody: dropped
+	f.Assign("wkr_1", make([]orchestrator.Assignment, 1)) // to nobody: dropped
 }
 
 func TestQuietSessionSendsHeartbeats(t *testing.T) {
@@ -144,15 +156,18 @@ func TestQuietSessionSendsHeartbeats(t *testing.T) {
 
 func TestReportsAreAcknowledgedWhenTheyAreDurable(t *testing.T) {
 	t.Parallel()
-	f, jobs, _ := newFleet()
-	s := openSession(t, f)
+	f, jobs, keeper := newFleet()
+	s := openSession(t, f, ref)
 	next(t, s)
-	if err := s.Report(t.Context(), make([]orchestrator.Report, 2), []string{"a", "b"}); err != nil {
+	if err := s.Report(t.Context(), []orchestrator.Report{{}, {Ref: ref, Silent: true}}); err != nil {
 		t.Fatal(err)
 	}
 	jobs.acknowledge()
-	if ack, ok := next(t, s)[0].(fleet.ReportAck); !ok || !slices.Equal(ack.IDs, []string{"a", "b"}) {
-		t.Errorf("the acknowledgement is %+v", ack)
+	if out := outgoing(t, s); out.Acknowledged != 2 {
+		t.Errorf("the acknowledgement is %+v", out)
+	}
+	if s.Owns(store.LogRef{Job: ref.Job, Attempt: 1}) || len(keeper.settled) != 1 {
+		t.Errorf("the log of an attempt that wrote nothing may be written, or its readers wait: %v", keeper.settled)
 	}
 }
 
@@ -161,7 +176,7 @@ func TestAgentMayWriteOnlyTheLogsOfItsAttempts(t *testing.T) {
 	f, _, keeper := newFleet()
 	s := openSession(t, f, ref)
 	next(t, s)
-	mine, foreign := store.LogRef{Job: "job_1", Attempt: 1}, store.LogRef{Job: "job_9", Attempt: 1}
+	mine, foreign := store.LogRef{Job: ref.Job, Attempt: 1}, store.LogRef{Job: job.ID{9}, Attempt: 1}
 	err := s.Append([]store.Chunk{{Ref: mine}, {Ref: foreign}}, []store.LogEnd{{Ref: foreign}, {Ref: mine}})
 	if err != nil || len(keeper.appended) != 1 || len(keeper.appended[0].Chunks) != 1 || len(keeper.appended[0].Ends) != 1 {
 		t.Fatalf("appended %+v, %v", keeper.appended, err)
@@ -180,7 +195,7 @@ func TestAgentThatTakesNothingIsCutOff(t *testing.T) {
 	f, _, _ := newFleet()
 	s := openSession(t, f)
 	for range 100_001 {
-		f.Cancel(job.Job{ID: "job_1", Worker: "wkr_1"}, -1)
+		f.Cancel("wkr_1", ref, -1, false)
 	}
 	if _, err := s.Next(t.Context(), 1); job.CodeOf(err) != job.CodeExhausted {
 		t.Errorf("an agent that took nothing got %v", err)
@@ -196,7 +211,7 @@ func TestStoppingServerAsksAgentsToComeBackAndTakesNoNewOnes(t *testing.T) {
 	if drain, ok := messages[len(messages)-1].(fleet.Drain); !ok || drain.ReconnectAfter != time.Second {
 		t.Errorf("the messages are %+v", messages)
 	}
-	if _, err := f.Open(t.Context(), job.Worker{ID: "wkr_2"}, nil); job.CodeOf(err) != job.CodeUnavailable {
+	if _, err := f.Open(t.Context(), job.Worker{ID: "wkr_2"}, nil, false); job.CodeOf(err) != job.CodeUnavailable {
 		t.Errorf("a new session gave %v", err)
 	}
 }

@@ -17,21 +17,17 @@ import (
 // is told everything anew.
 const queueLimit = 100_000
 
-// Message is something to send to an agent: Welcome, Assign, Cancel, ReportAck, LogAck, Drain or Heartbeat.
+// Message is something to send to an agent: Welcome, Cancel, LogAck, Drain or Heartbeat.
 type Message any
 
 // The messages.
 type (
-	// Assign hands out the current attempt of a job.
-	Assign struct{ Job job.Job }
 	// Cancel stops an attempt, or one of its steps when Step >= 0.
 	Cancel struct {
 		Ref   job.AttemptRef
 		Step  int
 		Force bool
 	}
-	// ReportAck says that reports are durable.
-	ReportAck struct{ IDs []string }
 	// LogAck says that log bytes are durable.
 	LogAck struct {
 		Ref    job.AttemptRef
@@ -44,19 +40,28 @@ type (
 	Heartbeat struct{}
 )
 
+// Outgoing is what goes to an agent in one frame: assignments first, then messages.
+type Outgoing struct {
+	Assignments  []orchestrator.Assignment
+	Messages     []Message
+	Acknowledged int // reports of this session that have become durable since the last frame
+}
+
 // Session is one stream of an agent. One goroutine calls Next and sends; another hands over what arrives.
 type Session struct {
 	fleet  *Fleet
 	worker job.WorkerID
 	number uint64
 
-	mu     sync.Mutex
-	queue  []Message
-	begun  bool
-	ended  error                           // why, once it has
-	owned  map[store.LogRef]job.AttemptRef // whose logs this agent may write
-	ready  chan struct{}                   // has an element when there is something to send
-	closer sync.Once
+	mu       sync.Mutex
+	attempts []orchestrator.Assignment // to be handed out
+	queue    []Message
+	acked    int // reports to be acknowledged
+	begun    bool
+	ended    error                           // why, once it has
+	owned    map[store.LogRef]job.AttemptRef // whose logs this agent may write
+	ready    chan struct{}                   // has an element when there is something to send
+	closer   sync.Once
 }
 
 func newSession(f *Fleet, worker job.WorkerID, number uint64) *Session {
@@ -85,22 +90,42 @@ func (s *Session) signal() {
 func (s *Session) push(m Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended != nil {
-		return
-	}
-	if len(s.queue) >= queueLimit {
-		s.end(job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "the agent took too long to take its messages; connect again"))
-		return
-	}
 	s.queue = append(s.queue, m)
-	s.signal()
+	s.pushed()
+}
+
+// assign hands out attempts. Their logs belong to this agent from now on.
+func (s *Session) assign(attempts []orchestrator.Assignment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range attempts {
+		s.owned[logRef(attempts[i].Ref)] = attempts[i].Ref
+	}
+	if len(s.attempts) == 0 {
+		s.attempts = attempts
+	} else {
+		s.attempts = append(s.attempts, attempts...)
+	}
+	s.pushed()
+}
+
+// pushed is called with the lock held when something was added to what is to be sent.
+func (s *Session) pushed() {
+	switch {
+	case s.ended != nil:
+		s.attempts, s.queue = nil, nil
+	case len(s.queue)+len(s.attempts) > queueLimit:
+		s.end(job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "the agent took too long to take its messages; connect again"))
+	default:
+		s.signal()
+	}
 }
 
 // end is called with the lock held.
 func (s *Session) end(err error) {
 	if s.ended == nil {
 		s.ended = err
-		s.queue = nil
+		s.attempts, s.queue = nil, nil
 		s.signal()
 	}
 }
@@ -111,43 +136,49 @@ func (s *Session) kick(err error) {
 	s.end(err)
 }
 
-// Next returns all messages that wait, at most limit of them; when none comes for a third of a lease, a Heartbeat. The
-// error says why the session is over.
-func (s *Session) Next(ctx context.Context, limit int) ([]Message, error) {
+// Next returns what waits to be sent, at most limit attempts and messages each; when nothing comes for a third of a lease, a
+// Heartbeat. The error says why the session is over.
+func (s *Session) Next(ctx context.Context, limit int) (Outgoing, error) {
 	timer := time.NewTimer(s.fleet.heartbeat())
 	defer timer.Stop()
 	for {
-		messages, err := s.take(limit)
-		if err != nil || len(messages) > 0 {
-			return messages, err
+		out, err := s.take(limit)
+		if err != nil || len(out.Messages)+len(out.Assignments)+out.Acknowledged > 0 {
+			return out, err
 		}
 		select {
 		case <-s.ready:
 		case <-timer.C:
-			return []Message{Heartbeat{}}, nil
+			return Outgoing{Messages: []Message{Heartbeat{}}}, nil
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return Outgoing{}, ctx.Err()
 		}
 	}
 }
 
-func (s *Session) take(limit int) ([]Message, error) {
+func (s *Session) take(limit int) (Outgoing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended != nil {
-		return nil, s.ended
+	var out Outgoing
+	if s.ended != nil || !s.begun {
+		return out, s.ended
 	}
-	if !s.begun {
-		return nil, nil
-	}
-	n := min(limit, len(s.queue))
-	messages := s.queue[:n:n]
-	if s.queue = s.queue[n:]; len(s.queue) > 0 {
+	out.Messages, s.queue = cut(s.queue, limit)
+	out.Assignments, s.attempts = cut(s.attempts, limit)
+	out.Acknowledged, s.acked = s.acked, 0
+	if len(s.queue)+len(s.attempts) > 0 {
 		s.signal()
-	} else {
-		s.queue = nil
 	}
-	return messages, nil
+	return out, nil
+}
+
+// cut splits a queue after at most limit elements.
+func cut[T any](queue []T, limit int) (head, rest []T) {
+	n := min(limit, len(queue))
+	if n == len(queue) {
+		return queue, nil // let the array go after a burst
+	}
+	return queue[:n:n], queue[n:]
 }
 
 // Close ends the session. It may be called more than once.
@@ -163,6 +194,17 @@ func (s *Session) own(ref job.AttemptRef) {
 	s.owned[logRef(ref)] = ref
 }
 
+// disownSilent ends the right to write the logs of attempts that wrote nothing.
+func (s *Session) disownSilent(reports []orchestrator.Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range reports {
+		if reports[i].Silent {
+			delete(s.owned, logRef(reports[i].Ref))
+		}
+	}
+}
+
 // Owns reports whether this agent may write the log of an attempt.
 func (s *Session) Owns(ref store.LogRef) bool {
 	s.mu.Lock()
@@ -176,9 +218,21 @@ func (s *Session) Heartbeat(ctx context.Context, used job.Resources) error {
 	return s.fleet.jobs.Heartbeat(ctx, s.worker, used)
 }
 
-// Report takes in reports; the agent gets a ReportAck with the ids once they are durable.
-func (s *Session) Report(ctx context.Context, reports []orchestrator.Report, ids []string) error {
-	return s.fleet.jobs.Report(ctx, s.worker, reports, func() { s.push(ReportAck{IDs: ids}) })
+// Report takes in reports; they are acknowledged to the agent once they are durable.
+func (s *Session) Report(ctx context.Context, reports []orchestrator.Report) error {
+	s.disownSilent(reports)
+	n := len(reports)
+	return s.fleet.jobs.Report(ctx, s.worker, reports, func() {
+		s.mu.Lock()
+		s.acked += n
+		s.signal()
+		s.mu.Unlock()
+		for i := range reports {
+			if reports[i].Silent {
+				s.fleet.logs.Settled(logRef(reports[i].Ref))
+			}
+		}
+	})
 }
 
 // AgentDrains takes in the agent's wish for no new jobs, or for new ones again.

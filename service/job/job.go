@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// ID names a job: "job_" and a ULID in lower case.
-type ID string
-
 // WorkerID names a worker: "wkr_" and a ULID in lower case.
 type WorkerID string
 
@@ -29,6 +26,7 @@ type Job struct {
 	Ended       time.Time
 	NextAttempt time.Time // when a Delayed job may start
 	Revision    int32     // grows with every change
+	Silent      bool      // the last attempt has ended without having written anything: its log is empty
 	Cancel      CancelRequest
 }
 
@@ -52,20 +50,31 @@ func New(id ID, spec Spec, now time.Time) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	j := Job{ID: id, Spec: normal, State: Queued, Created: now, Revision: 1, Steps: pendingSteps(len(normal.Steps))}
-	if normal.RunAfter.After(now) {
-		j.State, j.NextAttempt = Delayed, normal.RunAfter
+	return Accepted(id, normal, now)
+}
+
+// Accepted returns the job of a spec that New has accepted before, as it was then.
+func Accepted(id ID, spec *Spec, now time.Time) (Job, error) {
+	if len(spec.Steps) == 0 || len(spec.Steps) > MaxSteps {
+		return Job{}, invalid("job %s has %d steps", id, len(spec.Steps))
+	}
+	j := Job{ID: id, Spec: spec, State: Queued, Created: now, Revision: 1, Steps: PendingSteps(len(spec.Steps))}
+	if spec.RunAfter.After(now) {
+		j.State, j.NextAttempt = Delayed, spec.RunAfter
 	}
 	return j, nil
 }
 
-func pendingSteps(n int) []StepStatus {
-	steps := make([]StepStatus, n)
+// allPending is shared by all jobs whose steps have not begun; transitions never write into what they share.
+var allPending = func() (steps [MaxSteps]StepStatus) {
 	for i := range steps {
 		steps[i].State = StepPending
 	}
 	return steps
-}
+}()
+
+// PendingSteps returns the status of n steps that have not begun, at most MaxSteps. It is shared and must not be written to.
+func PendingSteps(n int) []StepStatus { return allPending[:n:n] }
 
 // Ref returns the fencing token of the current attempt.
 func (j *Job) Ref() AttemptRef { return AttemptRef{Job: j.ID, Attempt: j.Attempt, Epoch: j.Epoch} }
@@ -107,39 +116,75 @@ func (j Job) Assign(w WorkerID, epoch uint64) (Job, error) {
 	j.Attempt++
 	j.Epoch = epoch
 	j.Worker = w
-	j.Started, j.Ended = time.Time{}, time.Time{}
-	j.Steps = pendingSteps(len(j.Spec.Steps))
+	j.Started, j.Ended, j.Silent = time.Time{}, time.Time{}, false
+	j.Steps = PendingSteps(len(j.Spec.Steps))
 	return j, nil
 }
 
-// StepStarted records that a step's process runs; the first one makes the job Running.
-// A repeated or late report returns the job unchanged.
+// StepReport is what became of a step since the last report about it.
+type StepReport struct {
+	Step    int       // index
+	Started time.Time // when its process was started; zero when this report does not say
+	Ended   time.Time // when nothing of it ran any more; zero while it runs
+	State   StepState // its terminal state, when it has ended
+	Cause   Cause     // why, when it has ended
+	Usage   Usage
+}
+
+// StepsReported records what became of steps; the first one that starts makes the job Running. What is known already
+// changes nothing: when all of it is, the job is returned as it is.
+func (j Job) StepsReported(reports []StepReport) (Job, error) {
+	if !j.State.OnWorker() {
+		return j, Errorf(CodePrecondition, ReasonJobEnded, "job %s is %s; its steps cannot change", j.ID, j.State)
+	}
+	steps := j.Steps
+	for i := range reports {
+		r := &reports[i]
+		if r.Step < 0 || r.Step >= len(j.Steps) {
+			return j, invalid("job %s has %d steps; a report names step %d", j.ID, len(j.Steps), r.Step)
+		}
+		if !r.tellsNews(&steps[r.Step]) {
+			continue
+		}
+		if &steps[0] == &j.Steps[0] {
+			steps = slices.Clone(j.Steps)
+		}
+		j.applyStep(&steps[r.Step], r)
+	}
+	if len(steps) > 0 && &steps[0] != &j.Steps[0] {
+		j.Steps = steps
+		j.Revision++
+	}
+	return j, nil
+}
+
+func (r *StepReport) tellsNews(s *StepStatus) bool {
+	return !r.Started.IsZero() && s.State == StepPending || !r.Ended.IsZero() && !s.State.Terminal()
+}
+
+func (j *Job) applyStep(s *StepStatus, r *StepReport) {
+	if !r.Started.IsZero() && s.State == StepPending {
+		s.State, s.Started = StepRunning, r.Started
+		if j.State == Assigned {
+			j.State = Running
+		}
+		if j.Started.IsZero() {
+			j.Started = r.Started
+		}
+	}
+	if !r.Ended.IsZero() {
+		s.State, s.Cause, s.Usage, s.Ended = r.State, r.Cause, r.Usage, r.Ended
+	}
+}
+
+// StepStarted records that a step's process runs.
 func (j Job) StepStarted(step int, now time.Time) (Job, error) {
-	if err := j.checkStep(step); err != nil || j.Steps[step].State != StepPending {
-		return j, err
-	}
-	if j.State == Assigned {
-		j.State = Running
-	}
-	if j.Started.IsZero() {
-		j.Started = now
-	}
-	j.Revision++
-	j.Steps = slices.Clone(j.Steps)
-	j.Steps[step].State, j.Steps[step].Started = StepRunning, now
-	return j, nil
+	return j.StepsReported([]StepReport{{Step: step, Started: now}})
 }
 
-// StepFinished records that nothing of a step runs any more. A repeated report returns the job unchanged.
+// StepFinished records that nothing of a step runs any more.
 func (j Job) StepFinished(step int, cause Cause, state StepState, usage Usage, now time.Time) (Job, error) {
-	if err := j.checkStep(step); err != nil || j.Steps[step].State.Terminal() {
-		return j, err
-	}
-	j.Revision++
-	j.Steps = slices.Clone(j.Steps)
-	s := &j.Steps[step]
-	s.State, s.Cause, s.Usage, s.Ended = state, cause, usage, now
-	return j, nil
+	return j.StepsReported([]StepReport{{Step: step, Ended: now, State: state, Cause: cause, Usage: usage}})
 }
 
 // checkStep refuses reports that no attempt of this job can give rise to.
@@ -196,6 +241,9 @@ func (j Job) end(cause Cause, now time.Time) (Job, error) {
 
 // closeSteps marks what did not run, or was cut off, so that no step of an ended attempt looks alive.
 func (j Job) closeSteps(now time.Time) Job {
+	if !slices.ContainsFunc(j.Steps, func(s StepStatus) bool { return !s.State.Terminal() }) {
+		return j
+	}
 	j.Steps = slices.Clone(j.Steps)
 	for i := range j.Steps {
 		switch s := &j.Steps[i]; s.State {

@@ -24,7 +24,7 @@ func spec(edit func(*job.Spec)) job.Spec {
 
 func newJob(t *testing.T, edit func(*job.Spec)) job.Job {
 	t.Helper()
-	j, err := job.New("job_1", spec(edit), start)
+	j, err := job.New(job.ID{1}, spec(edit), start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestNewRefusesWhatCannotRunAndNamesTheField(t *testing.T) {
 		"has no operator":          func(s *job.Spec) { s.Constraints = []job.Constraint{{Label: "os"}} },
 		"constraints[0] has no la": func(s *job.Spec) { s.Constraints = []job.Constraint{{Operator: job.OperatorExists}} },
 	} {
-		_, err := job.New("job_1", spec(edit), start)
+		_, err := job.New(job.ID{1}, spec(edit), start)
 		var own *job.Error
 		if !errors.As(err, &own) || own.Code != job.CodeInvalid || !strings.Contains(own.Message, text) {
 			t.Errorf("got %v, want an error about %q", err, text)
@@ -249,7 +249,7 @@ func TestNewRefusesWhatCannotRunAndNamesTheField(t *testing.T) {
 func TestNewFillsInDefaultsAndLeavesTheOriginalAlone(t *testing.T) {
 	t.Parallel()
 	original := spec(nil)
-	j, err := job.New("job_1", original, start)
+	j, err := job.New(job.ID{1}, original, start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestAnyHistoryKeepsTheLaw(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		maxAttempts := rapid.Int32Range(1, 4).Draw(t, "max attempts")
-		j, err := job.New("job_1", spec(func(s *job.Spec) { s.MaxAttempts = maxAttempts }), start)
+		j, err := job.New(job.ID{1}, spec(func(s *job.Spec) { s.MaxAttempts = maxAttempts }), start)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -342,22 +342,21 @@ func TestTakingAndGivingIsEven(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := job.Worker{Capacity: job.Resources{MilliCPU: 4000, MemoryMiB: 100, Extras: map[string]int32{"gpu": 2}}, Slots: 100}
-		need := map[job.ID]job.Resources{}
+		var taken []job.Resources
 		for range rapid.IntRange(0, 30).Draw(t, "length") {
-			id := job.ID(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "id"))
-			if _, taken := need[id]; !taken {
-				need[id] = job.Resources{MilliCPU: rapid.Int32Range(0, 9).Draw(t, "cpu"), Extras: map[string]int32{"gpu": rapid.Int32Range(0, 1).Draw(t, "gpu")}}
-			}
-			if rapid.Bool().Draw(t, "take") {
-				w.Take(id, need[id])
+			if len(taken) == 0 || rapid.Bool().Draw(t, "take") {
+				need := job.Resources{MilliCPU: rapid.Int32Range(0, 9).Draw(t, "cpu"), Extras: map[string]int32{"gpu": rapid.Int32Range(0, 1).Draw(t, "gpu")}}
+				w.Take(need)
+				taken = append(taken, need)
 			} else {
-				w.Give(id, need[id])
+				w.Give(taken[0])
+				taken = taken[1:]
 			}
 			var sum job.Resources
-			for id := range w.Jobs {
-				sum = sum.Add(need[id])
+			for _, need := range taken {
+				sum = sum.Add(need)
 			}
-			if w.Reserved.MilliCPU != sum.MilliCPU || w.Reserved.Extras["gpu"] != sum.Extras["gpu"] || w.FreeSlots() != 100-int32(len(w.Jobs)) {
+			if w.Reserved.MilliCPU != sum.MilliCPU || w.Reserved.Extras["gpu"] != sum.Extras["gpu"] || w.FreeSlots() != 100-int32(len(taken)) {
 				t.Fatalf("reserved %+v, jobs need %+v", w.Reserved, sum)
 			}
 		}

@@ -16,12 +16,24 @@ func (r Resources) validate() error {
 	if r.MilliCPU < 0 || r.MemoryMiB < 0 {
 		return invalid("resources: milli_cpu and memory_mib must not be negative")
 	}
+	if len(r.Extras) > maxExtras {
+		return invalid("resources.extras: %d of them; at most %d are allowed", len(r.Extras), maxExtras)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Extras)) {
+		if !isExtraName(name) {
+			return invalid("resources.extras: %q is no name; use up to 63 lower-case letters, digits, '.', '/' and '-', a letter or digit first", name)
+		}
 		if r.Extras[name] < 0 {
 			return invalid("resources.extras[%q] must not be negative", name)
 		}
 	}
 	return nil
+}
+
+func isExtraName(s string) bool {
+	return len(s) <= 63 && s != "" && isLowerOrDigit(s[0]) && all(s, func(c byte) bool {
+		return isLowerOrDigit(c) || c == '.' || c == '/' || c == '-'
+	})
 }
 
 // Add returns r and other together.

@@ -27,6 +27,27 @@ type Spec struct {
 	RunAfter    time.Time // zero: at once
 }
 
+// Bytes returns about how much memory the texts of the spec take.
+func (s *Spec) Bytes() int {
+	n := len(s.Name) + mapBytes(s.Labels) + mapBytes(s.Env) + 64*len(s.Constraints)
+	for i := range s.Steps {
+		step := &s.Steps[i]
+		n += 200 + len(step.Name) + len(step.Script) + len(step.WorkingDir) + mapBytes(step.Env)
+		for _, arg := range step.Argv {
+			n += 16 + len(arg)
+		}
+	}
+	return n
+}
+
+func mapBytes(m map[string]string) int {
+	n := 0
+	for key, value := range m {
+		n += 48 + len(key) + len(value)
+	}
+	return n
+}
+
 // Step is one process of a job: Argv, or Script for Shell.
 type Step struct {
 	Name       string

@@ -45,17 +45,21 @@ func (s State) OnWorker() bool { return s == Assigned || s == Running || s == Ca
 func (s State) Waiting() bool { return s == Blocked || s == Delayed || s == Queued }
 
 // next is the law: which states may follow which. Every transition passes through it.
-var next = map[State][]State{
+var next = [...][]State{
 	Blocked:   {Queued, Delayed, Canceled, Skipped},
 	Delayed:   {Queued, Canceled},
 	Queued:    {Assigned, Canceled},
 	Assigned:  {Running, Canceling, Delayed, Succeeded, Failed, Canceled, TimedOut, Lost},
 	Running:   {Canceling, Delayed, Succeeded, Failed, Canceled, TimedOut, Lost},
 	Canceling: {Succeeded, Failed, Canceled, TimedOut, Lost},
+	Skipped:   nil,
 }
 
 // MayBecome reports whether a job in state s may go to state to.
 func (s State) MayBecome(to State) bool {
+	if !s.Valid() {
+		return false
+	}
 	for _, n := range next[s] {
 		if n == to {
 			return true

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Limits that a Spec must keep.
@@ -13,6 +15,22 @@ const (
 	MaxSteps    = 100
 	MaxAttempts = 100
 	MaxPriority = 1000
+
+	MaxTimeout       = 365 * 24 * time.Hour
+	MaxBackoffFactor = 100
+	MaxConstraints   = 32
+
+	maxName        = 253
+	maxLabels      = 64
+	maxLabelValue  = 256
+	maxEnv         = 512
+	maxArgs        = 10_000
+	maxScriptBytes = 1 << 20
+	maxShell       = 16
+	maxPathBytes   = 4096
+	maxExtras      = 32
+	maxValues      = 64
+	maxGrace       = time.Hour
 )
 
 // normalized returns the spec with defaults filled in, or the first thing that is wrong with it.
@@ -48,16 +66,21 @@ func (s *Spec) validate() error {
 		return invalid("max_attempts: %d; it must be from 1 to %d", s.MaxAttempts, MaxAttempts)
 	case s.Priority < -MaxPriority || s.Priority > MaxPriority:
 		return invalid("priority: %d; it must be from -%d to %d", s.Priority, MaxPriority, MaxPriority)
-	case s.Timeout < 0:
-		return invalid("timeout: %v; it must be positive", s.Timeout)
+	case s.Timeout < 0 || s.Timeout > MaxTimeout:
+		return invalid("timeout: %v; it must be positive, and at most %v", s.Timeout, MaxTimeout)
 	case s.Backoff.Initial < 0 || s.Backoff.Max < 0 || !(s.Backoff.Factor >= 1):
 		return invalid("backoff: initial and max must not be negative, and factor must be at least 1")
+	case s.Backoff.Initial > MaxTimeout || s.Backoff.Max > MaxTimeout || s.Backoff.Factor > MaxBackoffFactor:
+		return invalid("backoff: at most %v and a factor of %d are allowed", MaxTimeout, MaxBackoffFactor)
+	case len(s.Constraints) > MaxConstraints:
+		return invalid("constraints: %d of them; at most %d are allowed", len(s.Constraints), MaxConstraints)
 	}
-	if err := validateEnv("env", s.Env); err != nil {
-		return err
-	}
-	if err := s.Resources.validate(); err != nil {
-		return err
+	for _, err := range [...]error{
+		s.validateNames(), validateEnv("env", s.Env), s.Resources.validate(),
+	} {
+		if err != nil {
+			return err
+		}
 	}
 	for i := range s.Constraints {
 		if err := s.Constraints[i].validate(i); err != nil {
@@ -65,6 +88,68 @@ func (s *Spec) validate() error {
 		}
 	}
 	return nil
+}
+
+func (s *Spec) validateNames() error {
+	switch {
+	case len(s.Name) > maxName:
+		return invalid("name: %d bytes; at most %d are allowed", len(s.Name), maxName)
+	case strings.IndexByte(s.Name, 0) >= 0:
+		return invalid("name contains a NUL byte; remove it")
+	case !isDNSLabel(s.Namespace):
+		return invalid("namespace: %q; "+dnsLabel, s.Namespace)
+	case !isDNSLabel(s.Queue):
+		return invalid("queue: %q; "+dnsLabel, s.Queue)
+	case len(s.Labels) > maxLabels:
+		return invalid("labels: %d of them; at most %d are allowed", len(s.Labels), maxLabels)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
+		if !isLabelName(name) {
+			return invalid("labels: %q is no name for a label; use up to 128 letters, digits, '.', '_', '/' and '-', a letter or digit first and last", name)
+		}
+		if strings.IndexByte(s.Labels[name], 0) >= 0 {
+			return invalid("labels[%q] contains a NUL byte; remove it", name)
+		}
+		if len(s.Labels[name]) > maxLabelValue {
+			return invalid("labels[%q]: %d bytes; at most %d are allowed", name, len(s.Labels[name]), maxLabelValue)
+		}
+	}
+	return nil
+}
+
+const dnsLabel = "use up to 63 lower-case letters, digits and '-', a letter or digit first and last"
+
+func isDNSLabel(s string) bool {
+	return len(s) <= 63 && edged(s, isLowerOrDigit) && all(s, func(c byte) bool { return isLowerOrDigit(c) || c == '-' })
+}
+
+func isLabelName(s string) bool {
+	return len(s) <= 128 && edged(s, isAlphanumeric) && all(s, func(c byte) bool {
+		return isAlphanumeric(c) || c == '.' || c == '_' || c == '/' || c == '-'
+	})
+}
+
+func isStepName(s string) bool {
+	return len(s) <= 127 && s != "" && isAlphanumeric(s[0]) && all(s, func(c byte) bool {
+		return isAlphanumeric(c) || c == '.' || c == '_' || c == ' ' || c == '-'
+	})
+}
+
+func isLowerOrDigit(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
+func isAlphanumeric(c byte) bool { return isLowerOrDigit(c) || 'A' <= c && c <= 'Z' }
+
+// edged reports whether the first and the last byte are of a kind.
+func edged(s string, kind func(byte) bool) bool {
+	return s != "" && kind(s[0]) && kind(s[len(s)-1])
+}
+
+func all(s string, kind func(byte) bool) bool {
+	for i := range len(s) {
+		if !kind(s[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // validate checks that the operator has the values it needs, because a constraint that can never hold is a typing error.
@@ -81,6 +166,9 @@ func (c *Constraint) validate(i int) error {
 	default:
 		return invalid("constraints[%d] on label %q has no operator; use IN, NOT_IN, EXISTS or NOT_EXISTS", i, c.Label)
 	}
+	if len(c.Values) > maxValues || len(c.Label) > maxLabelValue {
+		return invalid("constraints[%d]: at most %d values and %d bytes of label are allowed", i, maxValues, maxLabelValue)
+	}
 	if c.Label == "" {
 		return invalid("constraints[%d] has no label; name the worker's label that it is about", i)
 	}
@@ -89,52 +177,79 @@ func (c *Constraint) validate(i int) error {
 
 func normalizedSteps(steps []Step) ([]Step, error) {
 	out := slices.Clone(steps)
-	seen := make(map[string]int, len(out))
 	for i := range out {
 		step := &out[i]
-		step.Name = cmp.Or(step.Name, fmt.Sprintf("step-%d", i+1))
+		if step.Name == "" {
+			step.Name = defaultStepName(i)
+		}
 		step.Grace = cmp.Or(step.Grace, DefaultGrace)
 		if step.Script != "" && len(step.Shell) == 0 {
-			step.Shell = []string{"sh", "-e", "-c"}
+			step.Shell = defaultShell
 		}
-		if first, ok := seen[step.Name]; ok {
-			return nil, invalid("steps[%d].name: %q is the name of steps[%d] too; names must differ", i, step.Name, first)
+		for first := range out[:i] {
+			if out[first].Name == step.Name {
+				return nil, invalid("steps[%d].name: %q is the name of steps[%d] too; names must differ", i, step.Name, first)
+			}
 		}
-		seen[step.Name] = i
-		if err := step.validate(fmt.Sprintf("steps[%d]", i)); err != nil {
+		if err := step.validate(i); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func (s *Step) validate(path string) error {
-	switch {
-	case len(s.Argv) == 0 && s.Script == "":
-		return invalid("%s (%q) has neither a command nor a script; give it one", path, s.Name)
-	case len(s.Argv) != 0 && s.Script != "":
-		return invalid("%s (%q) has both a command and a script; keep one", path, s.Name)
-	case len(s.Argv) != 0 && s.Argv[0] == "":
-		return invalid("%s.command.argv[0]: the program's name is empty", path)
-	case s.Timeout < 0 || s.Grace < 0:
-		return invalid("%s: timeout and grace must not be negative", path)
-	case strings.ContainsRune(s.WorkingDir, 0):
-		return invalid("%s.working_dir contains a NUL byte", path)
+var defaultShell = []string{"sh", "-e", "-c"}
+
+// defaultStepName names a step that has no name, by its index.
+func defaultStepName(i int) string {
+	if i == 0 {
+		return "step-1" // most jobs have one step, and a constant costs nothing
 	}
-	for i, arg := range s.Command() {
-		if strings.ContainsRune(arg, 0) {
-			return invalid("%s: argument %d contains a NUL byte, which no program can be given; remove it", path, i)
+	return "step-" + strconv.Itoa(i+1)
+}
+
+func (s *Step) validate(i int) error {
+	path := func() string { return fmt.Sprintf("steps[%d]", i) } // built only for errors: this runs for every job
+	switch {
+	case !isStepName(s.Name):
+		return invalid("%s.name: %q; use up to 127 letters, digits, '.', '_', '-' and spaces, a letter or digit first", path(), s.Name)
+	case len(s.Argv) == 0 && s.Script == "":
+		return invalid("%s (%q) has neither a command nor a script; give it one", path(), s.Name)
+	case len(s.Argv) != 0 && s.Script != "":
+		return invalid("%s (%q) has both a command and a script; keep one", path(), s.Name)
+	case len(s.Argv) != 0 && s.Argv[0] == "":
+		return invalid("%s.command.argv[0]: the program's name is empty", path())
+	case len(s.Argv) > maxArgs || len(s.Shell) > maxShell:
+		return invalid("%s: %d arguments; at most %d are allowed", path(), len(s.Argv)+len(s.Shell), maxArgs)
+	case len(s.Script) > maxScriptBytes:
+		return invalid("%s.script.text: %d bytes; at most %d are allowed", path(), len(s.Script), maxScriptBytes)
+	case s.Timeout < 0 || s.Grace < 0 || s.Timeout > MaxTimeout || s.Grace > maxGrace:
+		return invalid("%s: timeout and grace must not be negative, and at most %v and %v", path(), MaxTimeout, maxGrace)
+	case strings.IndexByte(s.WorkingDir, 0) >= 0 || len(s.WorkingDir) > maxPathBytes:
+		return invalid("%s.working_dir contains a NUL byte or is longer than %d bytes", path(), maxPathBytes)
+	}
+	for _, list := range [...][]string{s.Argv, s.Shell, {s.Script}} {
+		for n, arg := range list {
+			if strings.IndexByte(arg, 0) >= 0 {
+				return invalid("%s: argument %d contains a NUL byte, which no program can be given; remove it", path(), n)
+			}
 		}
 	}
-	return validateEnv(path+".env", s.Env)
+	if len(s.Env) == 0 {
+		return nil
+	}
+	return validateEnv(path()+".env", s.Env)
 }
 
 func validateEnv(path string, env map[string]string) error {
+	if len(env) > maxEnv {
+		return invalid("%s: %d variables; at most %d are allowed", path, len(env), maxEnv)
+	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return invalid("%s: %q is no name for a variable; it must not be empty or contain '=' or NUL", path, name)
 		}
-		if strings.ContainsRune(env[name], 0) {
+		if strings.IndexByte(env[name], 0) >= 0 {
 			return invalid("%s[%q]: the value contains a NUL byte", path, name)
 		}
 	}

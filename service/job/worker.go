@@ -30,7 +30,8 @@ type Worker struct {
 	LastHeartbeat time.Time
 	Used          Resources // measured on the machine, not what is reserved
 	Reserved      Resources
-	Jobs          map[ID]struct{} // that hold a place here; that the owner adds to and takes from
+	Taken         int32 // how many attempts hold a place here
+	Jobs          []ID  // which, in copies that are handed out; the owner keeps count only
 }
 
 // State returns where the worker stands.
@@ -51,25 +52,16 @@ func (w *Worker) State() WorkerState {
 func (w *Worker) Free() Resources { return w.Capacity.Sub(w.Reserved) }
 
 // FreeSlots returns how many more attempts the worker takes.
-func (w *Worker) FreeSlots() int32 { return w.Slots - int32(len(w.Jobs)) }
+func (w *Worker) FreeSlots() int32 { return w.Slots - w.Taken }
 
-// Take reserves a place for a job. Taking twice changes nothing.
-func (w *Worker) Take(id ID, need Resources) {
-	if _, ok := w.Jobs[id]; ok {
-		return
-	}
-	if w.Jobs == nil {
-		w.Jobs = make(map[ID]struct{})
-	}
-	w.Jobs[id] = struct{}{}
+// Take reserves a place for an attempt.
+func (w *Worker) Take(need Resources) {
+	w.Taken++
 	w.Reserved = w.Reserved.Add(need)
 }
 
-// Give frees the place of a job. Giving what was not taken changes nothing.
-func (w *Worker) Give(id ID, need Resources) {
-	if _, ok := w.Jobs[id]; !ok {
-		return
-	}
-	delete(w.Jobs, id)
+// Give frees the place of an attempt.
+func (w *Worker) Give(need Resources) {
+	w.Taken--
 	w.Reserved = w.Reserved.Sub(need)
 }

@@ -31,6 +31,16 @@ func (s *Service) Close(ctx context.Context, ref store.LogRef, why string) error
 	}
 }
 
+// Settled wakes the readers of a log: its attempt has ended, perhaps without any output.
+func (s *Service) Settled(ref store.LogRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.heads[ref]; h != nil {
+		close(h.grown)
+		h.grown = make(chan struct{})
+	}
+}
+
 // Tail reads a log from a position on.
 type Tail struct {
 	service *Service

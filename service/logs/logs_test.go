@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
 
+	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/pebblestore"
@@ -62,7 +63,7 @@ func newService(t fataler) (*logs.Service, *counter, func()) {
 	}
 }
 
-var ref = store.LogRef{Job: "job_1", Attempt: 1}
+var ref = store.LogRef{Job: job.ID{1}, Attempt: 1}
 
 func chunk(offset int, data string) store.Chunk {
 	return store.Chunk{Ref: ref, Offset: uint64(offset), Stream: store.Stdout, Time: time.Unix(1, 0), Data: []byte(data)}

@@ -17,38 +17,44 @@ type cancel struct {
 }
 
 func (c *cancel) apply(s *state, now time.Time) {
-	j := s.jobs[c.id]
-	if j == nil {
-		c.err = job.Errorf(job.CodeNotFound, job.ReasonJobNotFound, "there is no unfinished job %s", c.id)
+	e := s.find(c.id)
+	if e == nil {
+		c.err = job.NotFound(c.id.String())
 		return
 	}
-	c.job = *j
+	c.job = e.job
 	if c.step == "" {
-		c.cancelJob(s, *j, now)
+		c.cancelJob(s, e, now)
 	} else {
-		c.cancelStep(s, *j)
+		c.cancelStep(s, e)
 	}
+	s.letGo(e)
 }
 
-func (c *cancel) cancelJob(s *state, j job.Job, now time.Time) {
-	if c.job, c.err = j.RequestCancel(c.request, now); c.err != nil {
+func (c *cancel) cancelJob(s *state, e *entry, now time.Time) {
+	if c.job, c.err = e.job.RequestCancel(c.request, now); c.err != nil {
 		return
 	}
-	s.put(c.job)
+	s.put(e, c.job)
 	if c.job.State == job.Canceling {
-		s.orders = append(s.orders, order{job: c.job, step: -1})
+		s.orderCancel(&c.job, -1)
 	}
 }
 
-func (c *cancel) cancelStep(s *state, j job.Job) {
-	step, err := j.StepIndex(c.step)
+func (c *cancel) cancelStep(s *state, e *entry) {
+	step, err := e.job.StepIndex(c.step)
 	if err != nil {
 		c.err = err
 		return
 	}
-	if c.job, c.err = j.RequestStepCancel(step); c.err != nil {
+	if c.job, c.err = e.job.RequestStepCancel(step); c.err != nil {
 		return
 	}
-	s.put(c.job)
-	s.orders = append(s.orders, order{job: c.job, step: step})
+	s.put(e, c.job)
+	s.orderCancel(&c.job, step)
+}
+
+// orderCancel tells the worker, after the commit.
+func (s *state) orderCancel(j *job.Job, step int) {
+	s.cancels = append(s.cancels, cancelOrder{worker: j.Worker, ref: j.Ref(), step: step, force: step < 0 && j.Cancel.Force})
 }

@@ -3,7 +3,6 @@ package orchestrator
 import (
 	"cmp"
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -38,7 +37,10 @@ type inspect struct {
 }
 
 func (c *inspect) apply(s *state, _ time.Time) {
-	c.result.ByState = maps.Clone(s.counts)
+	c.result.ByState = make(map[job.State]int)
+	for st := job.Blocked; !st.Terminal(); st++ {
+		c.result.ByState[st] = s.counts[st]
+	}
 	for _, w := range s.workers {
 		c.result.Workers = append(c.result.Workers, snapshot(w))
 	}
@@ -64,8 +66,11 @@ func (c *findWorker) apply(s *state, _ time.Time) {
 }
 
 // snapshot copies a worker for others to read.
-func snapshot(w *job.Worker) job.Worker {
-	out := *w
-	out.Jobs = maps.Clone(w.Jobs)
+func snapshot(w *worker) job.Worker {
+	out := w.Worker
+	for _, e := range w.entries {
+		out.Jobs = append(out.Jobs, e.job.ID)
+	}
+	slices.SortFunc(out.Jobs, job.ID.Compare)
 	return out
 }

@@ -13,11 +13,13 @@ import (
 
 	"github.com/hodei-jobs/hodei/service/bus"
 	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/scheduler"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
 // Store is what the orchestrator needs of a store.
 type Store interface {
+	store.Leader
 	store.Committer
 	store.Jobs
 	store.Records
@@ -27,18 +29,25 @@ type Store interface {
 // of the commits; they must not block. An order to a worker that is not connected is dropped: it is sent again when the
 // worker comes back.
 type Dispatcher interface {
-	// Assign hands out the current attempt of a job to its worker.
-	Assign(j job.Job)
-	// Cancel stops the current attempt of a job, or one of its steps when step >= 0.
-	Cancel(j job.Job, step int)
+	// Assign hands out attempts to a worker; the slice is the dispatcher's from then on.
+	Assign(worker job.WorkerID, attempts []Assignment)
+	// Cancel stops an attempt, or one of its steps when step >= 0.
+	Cancel(worker job.WorkerID, ref job.AttemptRef, step int, force bool)
+}
+
+// Assignment is an attempt that is handed out.
+type Assignment struct {
+	Ref       job.AttemptRef
+	Spec      *job.Spec
+	Retryable bool // it may be handed out again when it is lost
 }
 
 // Metrics counts what happens. The methods are called by the reactor and must be quick.
 type Metrics interface {
 	JobsSubmitted(n int)
 	JobsScheduled(n int)
-	JobEnded(state, cause string)
-	StaleReport()
+	JobsEnded(state, cause string, n int)
+	StaleReports(n int)
 	Commit(d time.Duration, jobs int)
 }
 
@@ -50,7 +59,7 @@ type Config struct {
 	Metrics    Metrics
 	Logger     *slog.Logger
 	Clock      func() time.Time
-	NewJobID   func() job.ID // ids that grow
+	NewJobID   func() job.ID // ids that grow; called by the reactor only
 
 	MaxUnfinished int           // how many jobs may be unfinished; 0: 1,000,000
 	Lease         time.Duration // how long a worker may be silent; 0: 15 s
@@ -70,8 +79,8 @@ type Orchestrator struct {
 	config  Config
 	inbox   *inbox
 	state   *state
-	term    uint64                            // of this server's life; grows with every start
-	reasons atomic.Pointer[map[job.ID]string] // why jobs wait; replaced as a whole
+	term    uint64                                     // of this server's life; grows with every start
+	reasons atomic.Pointer[map[scheduler.Class]string] // why jobs wait; replaced as a whole
 }
 
 // Open loads the unfinished jobs from the store and begins a new term. Call Run next.
@@ -86,8 +95,8 @@ func Open(ctx context.Context, config Config) (*Orchestrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Orchestrator{config: config, inbox: newInbox(inboxSize), state: s, term: s.epoch >> 32}
-	o.reasons.Store(&map[job.ID]string{})
+	o := &Orchestrator{config: config, inbox: newInbox(inboxSize), state: s, term: s.term}
+	o.reasons.Store(&map[scheduler.Class]string{})
 	return o, nil
 }
 
@@ -100,36 +109,16 @@ func (o *Orchestrator) Get(ctx context.Context, id job.ID) (job.Job, error) {
 }
 
 // PendingReason returns why a job waits for a worker, in one sentence; empty when it does not, or was not looked at yet.
-func (o *Orchestrator) PendingReason(id job.ID) string { return (*o.reasons.Load())[id] }
+func (o *Orchestrator) PendingReason(j *job.Job) string {
+	if j.State != job.Queued {
+		return ""
+	}
+	return (*o.reasons.Load())[scheduler.ClassOf(j.Spec)]
+}
 
 // List returns the jobs that match, the newest first, at most limit, beginning after the job before (empty: the newest).
 func (o *Orchestrator) List(ctx context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
 	return o.config.Store.ListJobs(ctx, filter, before, limit)
-}
-
-// Submission is one job that a client asks for.
-type Submission struct {
-	Spec      job.Spec
-	RequestID string   // empty: none
-	Hash      [32]byte // of the body; compared when the RequestID was used before
-}
-
-// Result is what became of a Submission.
-type Result struct {
-	Job job.Job
-	Err error
-}
-
-// Submit accepts jobs; each has a result of its own, in the same order. When it returns, the accepted ones are durable.
-// The error is about the call as a whole: the context ended, or the server stops.
-func (o *Orchestrator) Submit(ctx context.Context, submissions []Submission) ([]Result, error) {
-	c := &submit{submissions: submissions, results: make([]Result, len(submissions)), waiter: newWaiter()}
-	return c.results, o.do(ctx, c, c.waiter)
-}
-
-// Validate returns the job as Submit would make it, and accepts nothing.
-func (o *Orchestrator) Validate(spec job.Spec) (job.Job, error) {
-	return job.New("", spec, o.config.Clock())
 }
 
 // Cancel asks for the end of a job, or of the step with the given name, and returns the job as it stands then.
@@ -138,7 +127,7 @@ func (o *Orchestrator) Cancel(ctx context.Context, id job.ID, step string, reque
 	if err := o.do(ctx, c, c.waiter); err != nil {
 		return job.Job{}, err
 	}
-	if job.CodeOf(c.err) == job.CodeNotFound && c.job.ID == "" {
+	if job.CodeOf(c.err) == job.CodeNotFound && c.job.ID.IsZero() {
 		return o.endedOrUnknown(ctx, id)
 	}
 	return c.job, c.err

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/scheduler"
+	"github.com/hodei-jobs/hodei/service/store"
 )
 
 // Run is the reactor. It returns nil when the context ends, and an error when a commit failed: then nothing more can be
@@ -36,11 +36,15 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 // turn applies one batch, commits it and lets its effects out.
 func (o *Orchestrator) turn(ctx context.Context, batch []command) error {
 	s, now := o.state, o.config.Clock()
+	s.now = now
 	s.tick(now)
 	for _, c := range batch {
 		c.apply(s, now)
 	}
-	rejections, scheduled := s.place(now)
+	rejections, scheduled, err := s.place()
+	if err != nil {
+		return fmt.Errorf("the store cannot be read, so the server stops: %w", err)
+	}
 	writes := s.collect()
 	if !writes.Empty() {
 		// The commit must not be cut off half-way by a caller who leaves: what is applied is applied.
@@ -50,55 +54,59 @@ func (o *Orchestrator) turn(ctx context.Context, batch []command) error {
 		}
 		o.config.Metrics.Commit(o.config.Clock().Sub(now), len(writes.Accepted)+len(writes.Changed))
 	}
-	o.publish(rejections, scheduled)
+	if rejections != nil {
+		o.reasons.Store(&rejections)
+	}
+	o.publish(writes)
+	o.count(scheduled)
+	s.release()
 	for _, c := range batch {
 		c.done(nil)
 	}
 	return nil
 }
 
-// publish lets out the effects of a commit: orders to workers, then events, then counts.
-func (o *Orchestrator) publish(rejections []scheduler.Rejection, scheduled int) {
+// publish lets out the effects of a commit: orders to workers, then events.
+func (o *Orchestrator) publish(writes *store.Batch) {
 	s := o.state
-	for _, order := range s.orders {
-		if order.assign {
-			o.config.Dispatcher.Assign(order.job)
-		} else {
-			o.config.Dispatcher.Cancel(order.job, order.step)
+	for id, w := range s.workers {
+		if len(w.orders) > 0 {
+			o.config.Dispatcher.Assign(id, w.orders)
+			w.orders = nil // the dispatcher owns them now
 		}
 	}
-	clear(s.orders)
-	s.orders = s.orders[:0]
-	if rejections != nil || scheduled > 0 {
-		reasons := make(map[job.ID]string, len(rejections))
-		for _, r := range rejections {
-			reasons[r.Job] = r.Reason
+	for _, c := range s.cancels {
+		o.config.Dispatcher.Cancel(c.worker, c.ref, c.step, c.force)
+	}
+	s.cancels = s.cancels[:0]
+	if !o.config.Bus.Wanted() {
+		o.config.Bus.Skip(len(s.dirty))
+		return
+	}
+	events := make([]job.Job, 0, len(s.dirty))
+	for _, list := range [][]*job.Job{writes.Accepted, writes.Changed} {
+		for _, j := range list {
+			events = append(events, *j)
 		}
-		o.reasons.Store(&reasons)
 	}
-	o.count(scheduled)
-	if len(s.events) > 0 {
-		o.config.Bus.Publish(s.events)
-		s.events = nil // the bus owns them now
-	}
+	o.config.Bus.Publish(events)
 }
 
 func (o *Orchestrator) count(scheduled int) {
-	s := o.state
+	s, metrics := o.state, o.config.Metrics
 	if s.submitted > 0 {
-		o.config.Metrics.JobsSubmitted(s.submitted)
+		metrics.JobsSubmitted(s.submitted)
 	}
 	if scheduled > 0 {
-		o.config.Metrics.JobsScheduled(scheduled)
+		metrics.JobsScheduled(scheduled)
 	}
-	for range s.stale {
-		o.config.Metrics.StaleReport()
+	if s.stale > 0 {
+		metrics.StaleReports(s.stale)
 	}
-	for i := range s.events {
-		if j := &s.events[i]; j.State.Terminal() {
-			o.config.Metrics.JobEnded(j.State.String(), j.Cause.Kind.String())
-		}
+	for end, n := range s.endings {
+		metrics.JobsEnded(end.state.String(), end.cause.String(), n)
 	}
+	clear(s.endings)
 	s.submitted, s.stale = 0, 0
 }
 

@@ -46,24 +46,26 @@ func (s *faultyStore) Commit(ctx context.Context, b *store.Batch) error {
 
 type recorder struct {
 	mu       sync.Mutex
-	assigned []job.Job
+	assigned []job.AttemptRef
 	canceled []string
 }
 
-func (r *recorder) Assign(j job.Job) {
+func (r *recorder) Assign(_ job.WorkerID, attempts []orchestrator.Assignment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.assigned = append(r.assigned, j)
+	for i := range attempts {
+		r.assigned = append(r.assigned, attempts[i].Ref)
+	}
 }
 
-func (r *recorder) Cancel(j job.Job, step int) {
+func (r *recorder) Cancel(_ job.WorkerID, ref job.AttemptRef, step int, force bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.canceled = append(r.canceled, fmt.Sprintf("%s/%d force=%v", j.ID, step, j.Cancel.Force))
+	r.canceled = append(r.canceled, fmt.Sprintf("%s/%d force=%v", ref.Job, step, force))
 }
 
 // take returns what was assigned since the last call.
-func (r *recorder) take() []job.Job {
+func (r *recorder) take() []job.AttemptRef {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := r.assigned
@@ -73,11 +75,11 @@ func (r *recorder) take() []job.Job {
 
 type noMetrics struct{}
 
-func (noMetrics) JobsSubmitted(int)         {}
-func (noMetrics) JobsScheduled(int)         {}
-func (noMetrics) JobEnded(string, string)   {}
-func (noMetrics) StaleReport()              {}
-func (noMetrics) Commit(time.Duration, int) {}
+func (noMetrics) JobsSubmitted(int)             {}
+func (noMetrics) JobsScheduled(int)             {}
+func (noMetrics) JobsEnded(string, string, int) {}
+func (noMetrics) StaleReports(int)              {}
+func (noMetrics) Commit(time.Duration, int)     {}
 
 func openRig(t *testing.T, fs vfs.FS) *rig {
 	t.Helper()
@@ -90,7 +92,7 @@ func openRig(t *testing.T, fs vfs.FS) *rig {
 	r.Orchestrator, err = orchestrator.Open(t.Context(), orchestrator.Config{
 		Store: r.store, Bus: bus.New(64), Dispatcher: r.sent, Metrics: noMetrics{}, Logger: slog.New(slog.DiscardHandler),
 		Clock: time.Now, MaxUnfinished: 10, Lease: 15 * time.Second,
-		NewJobID: func() job.ID { n++; return job.ID(fmt.Sprintf("job_%d_%03d", time.Now().UnixNano(), n)) },
+		NewJobID: func() job.ID { n++; return job.NewID(time.Now(), 0, uint64(n)) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +119,7 @@ func (r *rig) submit(t *testing.T, edit func(*job.Spec)) job.Job {
 	if edit != nil {
 		edit(&s)
 	}
-	results, err := r.Submit(t.Context(), []orchestrator.Submission{{Spec: s}})
+	results, err := r.Submit(t.Context(), orchestrator.Submission{Specs: []job.Spec{s}})
 	if err != nil || results[0].Err != nil {
 		t.Fatal(err, results[0].Err)
 	}
@@ -126,7 +128,7 @@ func (r *rig) submit(t *testing.T, edit func(*job.Spec)) job.Job {
 
 func (r *rig) connect(t *testing.T, attempts ...job.AttemptRef) []orchestrator.Verdict {
 	t.Helper()
-	verdicts, err := r.Connect(t.Context(), job.Worker{ID: "wkr_1", Name: "one", Slots: 4, Session: 1}, attempts)
+	verdicts, err := r.Connect(t.Context(), job.Worker{ID: "wkr_1", Name: "one", Slots: 4, Session: 1}, attempts, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,11 +154,11 @@ func (r *rig) state(t *testing.T, id job.ID) job.State {
 }
 
 func finished(ref job.AttemptRef, code int32) orchestrator.Report {
-	return orchestrator.Report{Ref: ref, Kind: orchestrator.ReportAttemptFinished, Cause: job.Cause{Kind: job.CauseExitCode, ExitCode: code}}
+	return orchestrator.Report{Ref: ref, Ended: time.Now(), Cause: job.Cause{Kind: job.CauseExitCode, ExitCode: code}}
 }
 
 func started(ref job.AttemptRef) orchestrator.Report {
-	return orchestrator.Report{Ref: ref, Kind: orchestrator.ReportStepStarted}
+	return orchestrator.Report{Ref: ref, Steps: []job.StepReport{{Started: time.Now()}}}
 }
 
 func TestJobGoesItsRoad(t *testing.T) {
@@ -166,7 +168,7 @@ func TestJobGoesItsRoad(t *testing.T) {
 		defer r.close(t)
 		j := r.submit(t, nil)
 		synctest.Wait()
-		if r.PendingReason(j.ID) == "" {
+		if r.PendingReason(&j) == "" {
 			t.Error("a job without workers waits without a reason")
 		}
 		r.connect(t)
@@ -175,7 +177,7 @@ func TestJobGoesItsRoad(t *testing.T) {
 		if len(assigned) != 1 || assigned[0].Attempt != 1 || r.state(t, j.ID) != job.Assigned {
 			t.Fatalf("assigned %+v", assigned)
 		}
-		ref := assigned[0].Ref()
+		ref := assigned[0]
 		r.report(t, started(ref))
 		if s := r.state(t, j.ID); s != job.Running {
 			t.Errorf("after its start the job is %s", s)
@@ -199,25 +201,25 @@ func TestRepeatedSubmitGivesTheSameJob(t *testing.T) {
 		fs := vfs.NewMem()
 		r := openRig(t, fs)
 		spec := job.Spec{Steps: []job.Step{{Argv: []string{"true"}}}}
-		submission := orchestrator.Submission{Spec: spec, RequestID: "r", Hash: [32]byte{1}}
-		first, err := r.Submit(t.Context(), []orchestrator.Submission{submission, submission})
-		if err != nil || first[0].Job.ID != first[1].Job.ID || first[0].Job.ID == "" {
+		submission := orchestrator.Submission{Specs: []job.Spec{spec}, RequestID: "r", Hash: [32]byte{1}}
+		first, err := r.Submit(t.Context(), submission, submission)
+		if err != nil || first[0].Job.ID != first[1].Job.ID || first[0].Job.ID.IsZero() {
 			t.Fatalf("in one batch: %+v, %v", first, err)
 		}
 		r.close(t)
 		r = openRig(t, fs)
 		defer r.close(t)
-		again, err := r.Submit(t.Context(), []orchestrator.Submission{submission})
+		again, err := r.Submit(t.Context(), submission)
 		if err != nil || again[0].Job.ID != first[0].Job.ID {
 			t.Errorf("after a restart: %+v, %v", again, err)
 		}
 		submission.Hash[0] = 2
-		other, err := r.Submit(t.Context(), []orchestrator.Submission{submission})
+		other, err := r.Submit(t.Context(), submission)
 		if err != nil || job.CodeOf(other[0].Err) != job.CodeInvalid {
 			t.Errorf("with another body: %+v, %v", other, err)
 		}
 		time.Sleep(25 * time.Hour)
-		late, err := r.Submit(t.Context(), []orchestrator.Submission{submission})
+		late, err := r.Submit(t.Context(), submission)
 		if err != nil || late[0].Err != nil || late[0].Job.ID == first[0].Job.ID {
 			t.Errorf("after its life: %+v, %v", late, err)
 		}
@@ -232,7 +234,7 @@ func TestQueueIsBounded(t *testing.T) {
 		for range 10 {
 			r.submit(t, nil)
 		}
-		results, err := r.Submit(t.Context(), []orchestrator.Submission{{Spec: job.Spec{Steps: []job.Step{{Argv: []string{"true"}}}}}})
+		results, err := r.Submit(t.Context(), orchestrator.Submission{Specs: []job.Spec{{Steps: []job.Step{{Argv: []string{"true"}}}}}})
 		var own *job.Error
 		if err != nil || !errors.As(results[0].Err, &own) || own.Code != job.CodeExhausted || own.RetryAfter == 0 {
 			t.Errorf("the eleventh of ten gave %+v, %v", results, err)
@@ -246,14 +248,14 @@ func TestNothingIsAcknowledgedThatWasNotCommitted(t *testing.T) {
 		r := openRig(t, vfs.NewMem())
 		defer r.cancel()
 		r.store.fail = errors.New("disk full")
-		_, err := r.Submit(t.Context(), []orchestrator.Submission{{Spec: job.Spec{Steps: []job.Step{{Argv: []string{"true"}}}}}})
+		_, err := r.Submit(t.Context(), orchestrator.Submission{Specs: []job.Spec{{Steps: []job.Step{{Argv: []string{"true"}}}}}})
 		if job.CodeOf(err) != job.CodeUnavailable {
 			t.Errorf("a submit whose commit failed gave %v", err)
 		}
 		if err := <-r.ended; err == nil || !errors.Is(err, r.store.fail) {
 			t.Errorf("the reactor ended with %v", err)
 		}
-		if _, err := r.Submit(t.Context(), nil); job.CodeOf(err) != job.CodeUnavailable {
+		if _, err := r.Submit(t.Context()); job.CodeOf(err) != job.CodeUnavailable {
 			t.Errorf("a submit after the end gave %v", err)
 		}
 		if err := r.store.Close(); err != nil {
@@ -299,8 +301,8 @@ func TestRestartGivesWorkersALeaseAndNewEpochs(t *testing.T) {
 		r.connect(t)
 		synctest.Wait()
 		refs := map[job.ID]job.AttemptRef{}
-		for _, j := range r.sent.take() {
-			refs[j.ID] = j.Ref()
+		for _, ref := range r.sent.take() {
+			refs[ref.Job] = ref
 		}
 		r.report(t, started(refs[kept.ID]), started(refs[gone.ID]))
 		r.close(t)
@@ -308,7 +310,7 @@ func TestRestartGivesWorkersALeaseAndNewEpochs(t *testing.T) {
 		r = openRig(t, fs)
 		defer r.close(t)
 		time.Sleep(10 * time.Second)
-		unknown := job.AttemptRef{Job: "job_unknown", Attempt: 1, Epoch: 1}
+		unknown := job.AttemptRef{Job: job.ID{1}, Attempt: 1, Epoch: 1}
 		verdicts := r.connect(t, refs[kept.ID], unknown)
 		if verdicts[0] != orchestrator.Keep || verdicts[1] != orchestrator.Forget {
 			t.Errorf("the verdicts are %v", verdicts)
@@ -320,7 +322,7 @@ func TestRestartGivesWorkersALeaseAndNewEpochs(t *testing.T) {
 		if s := r.state(t, gone.ID); s != job.Lost {
 			t.Errorf("the job that its agent no longer has is %s", s)
 		}
-		if resent := r.sent.take(); len(resent) != 1 || resent[0].ID != waiting.ID || resent[0].Ref() != refs[waiting.ID] {
+		if resent := r.sent.take(); len(resent) != 1 || resent[0] != refs[waiting.ID] {
 			t.Errorf("sent again: %+v", resent)
 		}
 		r.report(t, finished(refs[kept.ID], 0))
@@ -330,7 +332,7 @@ func TestRestartGivesWorkersALeaseAndNewEpochs(t *testing.T) {
 		next := r.submit(t, nil)
 		synctest.Wait()
 		for _, j := range r.sent.take() {
-			if j.ID == next.ID && j.Epoch <= refs[kept.ID].Epoch {
+			if j.Job == next.ID && j.Epoch <= refs[kept.ID].Epoch {
 				t.Errorf("epoch %d after a restart is not above %d", j.Epoch, refs[kept.ID].Epoch)
 			}
 		}
@@ -345,7 +347,7 @@ func TestCancelReachesTheWorkerAlsoAfterItComesBack(t *testing.T) {
 		j := r.submit(t, nil)
 		r.connect(t)
 		synctest.Wait()
-		ref := r.sent.take()[0].Ref()
+		ref := r.sent.take()[0]
 		r.report(t, started(ref))
 		got, err := r.Cancel(t.Context(), j.ID, "", job.CancelRequest{Actor: "user/a"})
 		if err != nil || got.State != job.Canceling {
@@ -356,7 +358,7 @@ func TestCancelReachesTheWorkerAlsoAfterItComesBack(t *testing.T) {
 		if want := fmt.Sprintf("%s/-1 force=false", j.ID); len(r.sent.canceled) != 2 || r.sent.canceled[1] != want {
 			t.Errorf("the orders are %q", r.sent.canceled)
 		}
-		r.report(t, orchestrator.Report{Ref: ref, Kind: orchestrator.ReportAttemptFinished, Cause: job.Cause{Kind: job.CauseCanceled}, Step: -1})
+		r.report(t, orchestrator.Report{Ref: ref, Ended: time.Now(), Cause: job.Cause{Kind: job.CauseCanceled}, Step: -1})
 		ended, err := r.Get(t.Context(), j.ID)
 		if err != nil || ended.State != job.Canceled || ended.Cause.Actor != "user/a" {
 			t.Errorf("the job ended as %+v, %v", ended.Cause, err)
@@ -364,7 +366,7 @@ func TestCancelReachesTheWorkerAlsoAfterItComesBack(t *testing.T) {
 		if _, err := r.Cancel(t.Context(), j.ID, "", job.CancelRequest{}); job.CodeOf(err) != job.CodePrecondition {
 			t.Errorf("cancel of a job that has ended: %v", err)
 		}
-		if _, err := r.Cancel(t.Context(), "job_nope", "", job.CancelRequest{}); job.CodeOf(err) != job.CodeNotFound {
+		if _, err := r.Cancel(t.Context(), job.ID{1}, "", job.CancelRequest{}); job.CodeOf(err) != job.CodeNotFound {
 			t.Errorf("cancel of a job that never was: %v", err)
 		}
 	})
@@ -458,7 +460,7 @@ func TestSlowWatchIsBroughtUpToDate(t *testing.T) {
 		for range 60 { // more events than the ring holds while the reader stands
 			synctest.Wait()
 			for _, a := range r.sent.take() {
-				r.report(t, started(a.Ref()), finished(a.Ref(), 1))
+				r.report(t, started(a), finished(a, 1))
 			}
 			time.Sleep(10 * time.Minute)
 			if err := r.Heartbeat(t.Context(), "wkr_1", job.Resources{}); err != nil {

@@ -5,27 +5,17 @@ import (
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
 )
 
-// ReportKind is what an agent reports.
-type ReportKind uint8
-
-// The kinds of reports.
-const (
-	ReportStepStarted ReportKind = iota + 1
-	ReportStepFinished
-	ReportAttemptFinished
-)
-
-// Report is what an agent says about an attempt.
+// Report is what an agent says about an attempt: what became of its steps since the last report, and its end.
 type Report struct {
-	Ref       job.AttemptRef
-	Kind      ReportKind
-	Step      int       // index; for an attempt's end the step that decided it, -1 for none
-	Time      time.Time // on the agent's clock
-	Cause     job.Cause
-	StepState job.StepState // for ReportStepFinished
-	Usage     job.Usage     // for ReportStepFinished
+	Ref    job.AttemptRef
+	Steps  []job.StepReport // times on the agent's clock
+	Ended  time.Time        // when nothing of the attempt ran any more; zero while it runs
+	Cause  job.Cause        // of the end
+	Step   int              // that decided the end, -1 for none
+	Silent bool             // the attempt has ended and wrote nothing
 }
 
 // Report takes in what a worker's agent says. Stale and repeated reports change nothing. acknowledge is called after the
@@ -48,45 +38,52 @@ func (c *report) done(err error) {
 
 func (c *report) apply(s *state, now time.Time) {
 	for i := range c.reports {
-		s.report(c.worker, &c.reports[i], now)
+		if !s.report(c.worker, &c.reports[i], now) {
+			s.stale++
+		}
 	}
 }
 
 // report applies one report if it is about the attempt that the worker has now. Everything else is stale: the agent is
 // told that it arrived, and nothing changes.
-func (s *state) report(worker job.WorkerID, r *Report, now time.Time) {
-	j := s.jobs[r.Ref.Job]
-	if j == nil || j.Worker != worker || j.Ref() != r.Ref || !j.State.OnWorker() {
-		s.stale++
-		return
+func (s *state) report(worker job.WorkerID, r *Report, now time.Time) bool {
+	e := s.jobs[r.Ref.Job]
+	if e == nil || e.job.Worker != worker || e.job.Ref() != r.Ref || !e.job.State.OnWorker() {
+		return false
 	}
-	changed, err := r.transition(*j, now)
+	for i := range r.Steps {
+		step := &r.Steps[i]
+		step.Started, step.Ended = e.plausible(step.Started, now), e.plausible(step.Ended, now)
+	}
+	changed, err := e.job.StepsReported(r.Steps)
 	if err != nil {
-		s.stale++
-		return
+		return false
 	}
-	s.put(changed)
+	if !r.Ended.IsZero() {
+		if r.Step >= 0 && r.Step < len(changed.Spec.Steps) {
+			r.Cause.Step = changed.Spec.Steps[r.Step].Name
+		}
+		if changed, err = changed.Finish(r.Cause, e.plausible(r.Ended, now)); err != nil {
+			return false
+		}
+		changed.Silent = r.Silent
+		if r.Silent && !changed.State.Terminal() { // the next attempt will say how its own log is
+			s.ends = append(s.ends, store.LogEnd{Ref: store.LogRef{Job: r.Ref.Job, Attempt: r.Ref.Attempt}})
+		}
+	}
+	s.put(e, changed)
+	return true
 }
 
-func (r *Report) transition(j job.Job, now time.Time) (job.Job, error) {
-	// An agent's clock that runs ahead or behind must not make times negative.
-	at := r.Time
+// plausible corrects an agent's clock that runs ahead or behind, so that no time becomes negative. Zero stays.
+func (e *entry) plausible(at, now time.Time) time.Time {
 	switch {
-	case at.IsZero() || at.After(now):
-		at = now
-	case at.Before(j.Created):
-		at = j.Created
+	case at.IsZero():
+		return at
+	case at.After(now):
+		return now
+	case at.Before(e.job.Created):
+		return e.job.Created
 	}
-	switch r.Kind {
-	case ReportStepStarted:
-		return j.StepStarted(r.Step, at)
-	case ReportStepFinished:
-		return j.StepFinished(r.Step, r.Cause, r.StepState, r.Usage, at)
-	default:
-		cause := r.Cause
-		if r.Step >= 0 && r.Step < len(j.Spec.Steps) {
-			cause.Step = j.Spec.Steps[r.Step].Name
-		}
-		return j.Finish(cause, at)
-	}
+	return at
 }

@@ -13,6 +13,7 @@ import (
 func (o *Orchestrator) AttemptSettled(ctx context.Context, id job.ID, attempt int32) (bool, error) {
 	wait, cancel := context.WithTimeout(ctx, watchHeartbeat)
 	defer cancel()
+	defer o.config.Bus.Join()()
 	seq := o.config.Bus.Last() // before the look at the store, so that a change after it is seen
 	j, err := o.config.Store.Job(ctx, id)
 	if err != nil || settled(&j, attempt) {

@@ -2,7 +2,8 @@ package orchestrator
 
 import (
 	"context"
-	"maps"
+	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -11,118 +12,208 @@ import (
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
-// state is all that the reactor knows: the unfinished jobs and the workers. Only the reactor touches it.
+// state is all that the reactor knows. Only the reactor touches it.
+//
+// Jobs on workers are in memory. Of those that wait, memory has the id and what the scheduler asks for; they themselves are
+// in the store, but for as many as are likely to be needed soon.
 type state struct {
-	jobs    map[job.ID]*job.Job
-	workers map[job.WorkerID]*job.Worker
-	delayed timers
-	counts  map[job.State]int
+	jobs    map[job.ID]*entry
+	backlog *scheduler.Backlog // queued jobs
+	delayed timers             // delayed jobs
+	workers map[job.WorkerID]*worker
+	counts  [job.Skipped + 1]int // of jobs by state
+	kept    int                  // bytes of waiting jobs in memory
 
 	drained map[job.WorkerID]bool // by an operator; kept over restarts
 
+	store         Store
+	logger        *slog.Logger
 	newJobID      func() job.ID
-	stored        func(id job.ID) (job.Job, error)       // a job that may have ended
-	requests      func(id string) (store.Request, error) // what the store remembers
 	lease         time.Duration
 	maxUnfinished int
-	epoch         uint64 // the last one that was given out; its upper half is the term
+	now           time.Time // of the turn under way
+	term, epoch   uint64    // epoch is the last one that was given out; its upper half is the term
 
-	// What the batch under way does. Emptied by collect and publish.
-	changed    map[job.ID]bool // value: whether the job is new
+	// What the batch under way does. Emptied by collect and release.
+	dirty      []*entry
 	newRequest map[string]store.Request
+	ends       []store.LogEnd
 	records    []store.Record
-	ended      []job.Job
-	orders     []order
-	events     []job.Job
+	cancels    []cancelOrder
 	submitted  int
 	stale      int
+	endings    map[ending]int
 	unsettled  bool // something changed that may let a waiting job start
 }
 
-// order is a message to a worker that goes out after the commit.
-type order struct {
-	job    job.Job
-	assign bool
-	step   int // for a cancel; -1: the whole attempt
+// entry is a job in memory.
+type entry struct {
+	job   job.Job
+	isNew bool // not written yet, so its spec goes with it
+	dirty bool // changed by the batch under way
+	kept  int  // how many bytes it counts for while it waits
+	place int  // among the entries of its worker
 }
+
+// worker is a worker with the jobs that it has.
+type worker struct {
+	job.Worker
+	entries []*entry
+	orders  []Assignment // that go out after the commit
+}
+
+// cancelOrder is a cancel that goes out after the commit.
+type cancelOrder struct {
+	worker job.WorkerID
+	ref    job.AttemptRef
+	step   int // -1: the whole attempt
+	force  bool
+}
+
+// ending is a way for jobs to end, for counting.
+type ending struct {
+	state job.State
+	cause job.CauseKind
+}
+
+// keepBytes bounds the waiting jobs that stay in memory: enough for what is placed next, and no more.
+const keepBytes = 24 << 20
 
 func newState(config Config) *state {
 	return &state{
-		jobs: make(map[job.ID]*job.Job), workers: make(map[job.WorkerID]*job.Worker), counts: make(map[job.State]int),
-		drained: make(map[job.WorkerID]bool),
-		changed: make(map[job.ID]bool), newRequest: make(map[string]store.Request),
+		jobs: make(map[job.ID]*entry), backlog: scheduler.NewBacklog(), workers: make(map[job.WorkerID]*worker),
+		drained: make(map[job.WorkerID]bool), newRequest: make(map[string]store.Request), endings: make(map[ending]int),
+		store: config.Store, logger: config.Logger,
 		newJobID: config.NewJobID, lease: config.Lease, maxUnfinished: config.MaxUnfinished,
-		stored:   func(id job.ID) (job.Job, error) { return config.Store.Job(context.Background(), id) },
-		requests: func(id string) (store.Request, error) { return config.Store.Request(context.Background(), id) },
 	}
+}
+
+// unfinished is how many jobs have not ended.
+func (s *state) unfinished() int {
+	n := 0
+	for st := job.Blocked; !st.Terminal(); st++ {
+		n += s.counts[st]
+	}
+	return n
 }
 
 // add takes a new job in.
-func (s *state) add(j job.Job) {
-	s.jobs[j.ID] = &j
-	s.changed[j.ID] = true
+func (s *state) add(j job.Job) *entry {
+	e := &entry{job: j, isNew: true}
+	s.jobs[j.ID] = e
 	s.counts[j.State]++
 	s.submitted++
-	s.entered(&j)
+	s.touch(e)
+	s.entered(e)
+	return e
+}
+
+// find returns an unfinished job, from memory or from the store; nil when there is none. One that ends in the batch under
+// way is still found.
+func (s *state) find(id job.ID) *entry {
+	if e := s.jobs[id]; e != nil {
+		return e
+	}
+	j, err := s.store.Job(context.Background(), id)
+	if err != nil || j.State.Terminal() {
+		return nil
+	}
+	return s.bring(j)
+}
+
+// bring takes a waiting job from the store into memory.
+func (s *state) bring(j job.Job) *entry {
+	e := &entry{job: j}
+	s.jobs[j.ID] = e
+	return e
+}
+
+// letGo forgets a waiting job that came from the store only to be looked at.
+func (s *state) letGo(e *entry) {
+	if !e.dirty && e.kept == 0 && e.job.State.Waiting() {
+		delete(s.jobs, e.job.ID)
+	}
+}
+
+// touch notes that an entry is to be written.
+func (s *state) touch(e *entry) {
+	if !e.dirty {
+		e.dirty = true
+		s.dirty = append(s.dirty, e)
+	}
 }
 
 // put replaces a job by what a transition made of it, and keeps places, timers and counts in step.
-func (s *state) put(j job.Job) {
-	before := s.jobs[j.ID]
-	if before.Revision == j.Revision {
+func (s *state) put(e *entry, j job.Job) {
+	if e.job.Revision == j.Revision {
 		return
 	}
-	s.counts[before.State]--
-	if before.State.OnWorker() && !j.State.OnWorker() {
-		s.release(before)
+	before := e.job.State
+	if before.OnWorker() && !j.State.OnWorker() {
+		s.leave(e)
 	}
-	isNew := s.changed[j.ID]
-	if !j.State.Terminal() {
-		s.jobs[j.ID] = &j
-		s.changed[j.ID] = isNew
-		s.counts[j.State]++
-	} else {
-		// A job that is accepted and ends in the same batch is still written as a new one.
-		delete(s.jobs, j.ID)
-		if !isNew {
-			delete(s.changed, j.ID)
-			s.ended = append(s.ended, j)
-		} else {
-			s.jobs[j.ID] = &j // collect takes it out
-		}
+	if before == job.Queued {
+		s.backlog.Remove(j.ID, j.Spec)
 	}
-	if before.State != j.State {
-		s.entered(&j)
+	e.job = j
+	s.touch(e)
+	if before == j.State {
+		return
 	}
+	s.counts[before]--
+	s.counts[j.State]++
+	s.entered(e)
 }
 
 // entered does what a job's arrival in its state calls for.
-func (s *state) entered(j *job.Job) {
-	switch j.State {
-	case job.Queued:
+func (s *state) entered(e *entry) {
+	j := &e.job
+	switch {
+	case j.State == job.Queued:
+		s.backlog.Add(j.ID, j.Spec)
 		s.unsettled = true
-	case job.Delayed:
+	case j.State == job.Delayed:
 		s.delayed.push(j.NextAttempt, j.ID)
+	case j.State.Terminal():
+		s.endings[ending{j.State, j.Cause.Kind}]++
 	}
 }
 
-func (s *state) release(j *job.Job) {
-	if w := s.workers[j.Worker]; w != nil {
-		w.Give(j.ID, j.Spec.Resources)
-		s.unsettled = true
+// join gives a job its place on a worker.
+func (w *worker) join(e *entry) {
+	w.Take(e.job.Spec.Resources)
+	e.place = len(w.entries)
+	w.entries = append(w.entries, e)
+}
+
+// leave frees the place of a job on its worker.
+func (s *state) leave(e *entry) {
+	w := s.workers[e.job.Worker]
+	if w == nil {
+		return
 	}
+	w.Give(e.job.Spec.Resources)
+	last := len(w.entries) - 1
+	w.entries[e.place] = w.entries[last]
+	w.entries[e.place].place = e.place
+	w.entries[last] = nil
+	w.entries = w.entries[:last]
+	s.unsettled = true
 }
 
 // tick does what the passing of time calls for.
 func (s *state) tick(now time.Time) {
 	for _, id := range s.delayed.due(now) {
-		j := s.jobs[id]
-		if j == nil || j.State != job.Delayed || j.NextAttempt.After(now) {
-			continue // canceled, or delayed anew
+		e := s.find(id)
+		if e == nil {
+			continue // canceled
 		}
-		if ready, err := j.Ready(); err == nil {
-			s.put(ready)
+		if e.job.State == job.Delayed && !e.job.NextAttempt.After(now) { // else delayed anew
+			if ready, err := e.job.Ready(); err == nil {
+				s.put(e, ready)
+			}
 		}
+		s.letGo(e)
 	}
 	s.checkLeases(now)
 }
@@ -139,57 +230,109 @@ func (s *state) nextTimer(now time.Time) time.Duration {
 	return wait
 }
 
-// place asks the scheduler, when something changed that it should look at, and assigns what it decided.
-func (s *state) place(now time.Time) (rejections []scheduler.Rejection, scheduled int) {
+// place asks the scheduler, when something changed that it should look at, and assigns what it decided. It returns why the
+// jobs that are left have to wait, nil when it did not look, and how many were assigned.
+func (s *state) place() (rejections map[scheduler.Class]string, scheduled int, err error) {
 	if !s.unsettled {
-		return nil, 0
+		return nil, 0, nil
 	}
 	s.unsettled = false
-	view := scheduler.View{Workers: slices.Collect(maps.Values(s.workers))}
-	if s.counts[job.Queued] > 0 {
-		for _, j := range s.jobs {
-			if j.State == job.Queued {
-				view.Queued = append(view.Queued, j)
-			}
-		}
+	workers := make([]*job.Worker, 0, len(s.workers))
+	for _, w := range s.workers {
+		workers = append(workers, &w.Worker)
 	}
-	plan := scheduler.Place(view)
+	plan := s.backlog.Place(workers)
+	if err := s.fetch(plan.Placements); err != nil {
+		return nil, 0, err
+	}
 	for _, p := range plan.Placements {
-		s.epoch++
-		assigned, err := s.jobs[p.Job].Assign(p.Worker, s.epoch)
-		if err != nil {
-			continue // the view is made of this state, so this cannot be; the job just stays queued
+		if e := s.jobs[p.Job]; e != nil {
+			s.assign(e, s.workers[p.Worker])
+			scheduled++
 		}
-		s.workers[p.Worker].Take(p.Job, assigned.Spec.Resources)
-		s.put(assigned)
-		s.orders = append(s.orders, order{job: assigned, assign: true})
 	}
-	if plan.Rejections == nil {
-		plan.Rejections = []scheduler.Rejection{}
-	}
-	return plan.Rejections, len(plan.Placements)
+	return plan.Rejections, scheduled, nil
 }
 
-// collect turns what changed into one batch for the store, and into events.
-func (s *state) collect() *store.Batch {
-	batch := &store.Batch{Changed: s.ended, Records: s.records}
-	for id, isNew := range s.changed {
-		j := *s.jobs[id]
-		if isNew {
-			batch.Accepted = append(batch.Accepted, j)
-		} else {
-			batch.Changed = append(batch.Changed, j)
+// fetch brings the jobs of a plan into memory that are in the store only. A job that cannot be decoded stays out; the
+// server leaves it alone until it starts again and sets it aside.
+func (s *state) fetch(placements []scheduler.Placement) error {
+	var missing []job.ID
+	for _, p := range placements {
+		if s.jobs[p.Job] == nil {
+			missing = append(missing, p.Job)
 		}
-		if j.State.Terminal() {
-			delete(s.jobs, id)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.SortFunc(missing, job.ID.Compare)
+	if err := s.store.JobsByID(context.Background(), missing, func(j job.Job) { s.bring(j) }); err != nil {
+		return fmt.Errorf("reading %d waiting jobs: %w", len(missing), err)
+	}
+	for _, id := range missing {
+		if s.jobs[id] == nil {
+			s.logger.Error("a waiting job cannot be read and is left alone", "job", id)
+		}
+	}
+	return nil
+}
+
+func (s *state) assign(e *entry, w *worker) {
+	s.epoch++
+	assigned, err := e.job.Assign(w.ID, s.epoch)
+	if err != nil {
+		return // the backlog has queued jobs only, so this cannot be
+	}
+	s.put(e, assigned)
+	w.join(e)
+	w.orders = append(w.orders, assignment(&e.job))
+}
+
+func assignment(j *job.Job) Assignment {
+	return Assignment{Ref: j.Ref(), Spec: j.Spec, Retryable: j.Attempt < j.Spec.MaxAttempts}
+}
+
+// collect turns what changed into one batch for the store. The batch refers to the entries, which stay as they are until
+// release.
+func (s *state) collect() *store.Batch {
+	batch := &store.Batch{Term: s.term, Ends: s.ends, Records: s.records, Changed: make([]*job.Job, 0, len(s.dirty))}
+	for _, e := range s.dirty {
+		if e.isNew {
+			batch.Accepted = append(batch.Accepted, &e.job)
+		} else {
+			batch.Changed = append(batch.Changed, &e.job)
 		}
 	}
 	for _, r := range s.newRequest {
 		batch.Requests = append(batch.Requests, r)
 	}
-	s.events = append(append(s.events, batch.Accepted...), batch.Changed...)
-	clear(s.changed)
-	clear(s.newRequest)
-	s.ended, s.records = nil, nil
 	return batch
 }
+
+// release is called after the commit: jobs that have ended, and waiting ones beyond what is kept, leave the memory.
+func (s *state) release() {
+	for _, e := range s.dirty {
+		e.dirty, e.isNew = false, false
+		s.kept -= e.kept
+		e.kept = 0
+		switch {
+		case e.job.State.Terminal():
+			delete(s.jobs, e.job.ID)
+		case e.job.State.Waiting():
+			if e.job.State != job.Queued || s.kept >= keepBytes {
+				delete(s.jobs, e.job.ID)
+				continue
+			}
+			e.kept = entryBytes + e.job.Spec.Bytes()
+			s.kept += e.kept
+		}
+	}
+	clear(s.dirty)
+	s.dirty = s.dirty[:0]
+	clear(s.newRequest)
+	s.ends, s.records = nil, nil
+}
+
+// entryBytes is about what an entry takes without its spec.
+const entryBytes = 600

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -8,75 +9,145 @@ import (
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
+// Submission is what a client asks for: one job, or many that are accepted in one commit. With a RequestID, repeating it
+// gives the same jobs.
+type Submission struct {
+	Specs     []job.Spec
+	RequestID string   // empty: none
+	Hash      [32]byte // of the body; compared when the RequestID was used before
+}
+
+// Result is what became of one spec of a Submission.
+type Result struct {
+	Job job.Job // of a repeated submission, as it stands now
+	Err error
+}
+
+// Submit accepts jobs; each has a result of its own, in the order of submissions and their specs. When it returns, the
+// accepted ones are durable. The error is about the call as a whole: the context ended, or the server stops.
+func (o *Orchestrator) Submit(ctx context.Context, submissions ...Submission) ([]Result, error) {
+	c := &submit{waiter: newWaiter(), submissions: submissions}
+	now := o.config.Clock()
+	for i := range submissions {
+		specs := submissions[i].Specs
+		c.starts = append(c.starts, len(c.results))
+		for n := range specs {
+			// Most of the work is done here, by the caller, and not by the reactor.
+			j, err := job.New(job.ID{}, specs[n], now)
+			c.results = append(c.results, Result{Job: j, Err: err})
+		}
+	}
+	return c.results, o.do(ctx, c, c.waiter)
+}
+
+// Validate returns the job as Submit would make it, and accepts nothing.
+func (o *Orchestrator) Validate(spec job.Spec) (job.Job, error) {
+	return job.New(job.ID{}, spec, o.config.Clock())
+}
+
 // submit accepts jobs.
 type submit struct {
 	*waiter
 	submissions []Submission
-	results     []Result
+	results     []Result // of all submissions; prepared before
+	starts      []int    // where the results of each begin
 }
 
-func (c *submit) apply(s *state, now time.Time) {
+func (c *submit) apply(s *state, _ time.Time) {
 	for i := range c.submissions {
-		j, err := s.accept(&c.submissions[i], now)
-		c.results[i] = Result{Job: j, Err: err}
+		sub := &c.submissions[i]
+		s.submit(sub, c.results[c.starts[i]:c.starts[i]+len(sub.Specs)])
 	}
 }
 
-func (s *state) accept(sub *Submission, now time.Time) (job.Job, error) {
-	key := ""
-	if sub.RequestID != "" {
-		key = requestKey(sub)
-		if j, found, err := s.repeated(key, sub, now); found || err != nil {
-			return j, err
+func (s *state) submit(sub *Submission, results []Result) {
+	if sub.RequestID == "" {
+		s.acceptAll(results)
+		return
+	}
+	key := requestKey(sub)
+	request, found, err := s.earlier(key, sub)
+	switch {
+	case err != nil:
+		for i := range results {
+			results[i] = Result{Err: err}
 		}
-	}
-	if len(s.jobs) >= s.maxUnfinished {
-		return job.Job{}, &job.Error{
-			Code: job.CodeExhausted, Reason: job.ReasonLimitReached, RetryAfter: time.Second,
-			Message: fmt.Sprintf("the server holds %d unfinished jobs, as many as max_unfinished_jobs allows; try again when some have ended",
-				s.maxUnfinished),
+	case found:
+		s.repeat(&request, results)
+	default:
+		s.acceptAll(results)
+		request = store.Request{ID: key, Hash: sub.Hash, Jobs: make([]job.ID, len(results))}
+		for i := range results {
+			request.Jobs[i] = results[i].Job.ID
+			request.Expires = results[i].Job.Created.Add(requestLife)
 		}
+		s.newRequest[key] = request
 	}
-	j, err := job.New(s.newJobID(), sub.Spec, now)
-	if err != nil {
-		return job.Job{}, err
+}
+
+func (s *state) acceptAll(results []Result) {
+	room := s.maxUnfinished - s.unfinished()
+	for i := range results {
+		r := &results[i]
+		if r.Err != nil {
+			continue
+		}
+		if room <= 0 {
+			r.Job, r.Err = job.Job{}, &job.Error{
+				Code: job.CodeExhausted, Reason: job.ReasonLimitReached, RetryAfter: time.Second,
+				Message: fmt.Sprintf("the server holds %d unfinished jobs, as many as max_unfinished_jobs allows; try again when some have ended",
+					s.maxUnfinished),
+			}
+			continue
+		}
+		room--
+		r.Job.ID = s.newJobID()
+		r.Job.Created = r.Job.ID.Time()
+		s.add(r.Job)
 	}
-	s.add(j)
-	if key != "" {
-		s.newRequest[key] = store.Request{ID: key, Hash: sub.Hash, Job: j.ID, Expires: now.Add(requestLife)}
-	}
-	return j, nil
 }
 
 func requestKey(sub *Submission) string {
-	namespace := sub.Spec.Namespace
-	if namespace == "" {
-		namespace = job.DefaultNamespace
+	namespace := job.DefaultNamespace
+	if len(sub.Specs) > 0 && sub.Specs[0].Namespace != "" {
+		namespace = sub.Specs[0].Namespace
 	}
 	return namespace + "/" + sub.RequestID
 }
 
-// repeated looks for an earlier submit with the same request_id, in this batch and in the store. It returns the job as it
-// was when it was accepted, as far as a client can tell: its id and spec.
-func (s *state) repeated(key string, sub *Submission, now time.Time) (job.Job, bool, error) {
+// earlier looks for an earlier submission with the same request_id, in this batch and in the store.
+func (s *state) earlier(key string, sub *Submission) (store.Request, bool, error) {
 	request, ok := s.newRequest[key]
 	if !ok {
 		var err error
-		request, err = s.requests(key)
+		request, err = s.store.Request(context.Background(), key)
 		switch {
-		case err == nil && request.Expires.Before(now), job.CodeOf(err) == job.CodeNotFound:
-			return job.Job{}, false, nil
+		case err == nil && request.Expires.Before(s.now), job.CodeOf(err) == job.CodeNotFound:
+			return request, false, nil
 		case err != nil:
-			return job.Job{}, false, err
+			return request, false, err
 		}
 	}
-	if request.Hash != sub.Hash {
-		return job.Job{}, false, job.Errorf(job.CodeInvalid, job.ReasonRequestIDReused,
-			"request_id %q was used for job %s with another spec; use a new request_id for a new job", sub.RequestID, request.Job)
+	if request.Hash != sub.Hash || len(request.Jobs) != len(sub.Specs) {
+		return request, false, job.Errorf(job.CodeInvalid, job.ReasonRequestIDReused,
+			"request_id %q was used before with another body; use a new request_id for what is new", sub.RequestID)
 	}
-	if j := s.jobs[request.Job]; j != nil {
-		return *j, true, nil
+	return request, true, nil
+}
+
+// repeat gives the results of an earlier submission again.
+func (s *state) repeat(request *store.Request, results []Result) {
+	for i, id := range request.Jobs {
+		switch {
+		case results[i].Err != nil: // what was invalid is still
+		case id.IsZero():
+			results[i] = Result{Err: job.Errorf(job.CodeExhausted, job.ReasonLimitReached,
+				"the job was refused when the request was made first; submit it with a new request_id")}
+		case s.jobs[id] != nil:
+			results[i] = Result{Job: s.jobs[id].job}
+		default:
+			j, err := s.store.Job(context.Background(), id)
+			results[i] = Result{Job: j, Err: err}
+		}
 	}
-	j, err := s.stored(request.Job)
-	return j, err == nil, err
 }

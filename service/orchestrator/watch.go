@@ -30,6 +30,7 @@ type Change struct {
 // token of an earlier Change it goes on after it instead; CodeOutOfRange when that is too long ago. A change may be sent
 // twice, none is left out; a job's Revision tells which is newer.
 func (o *Orchestrator) Watch(ctx context.Context, filter store.Filter, token string, send func(Change) error) error {
+	defer o.config.Bus.Join()()
 	w := &watch{o: o, filter: filter, send: send}
 	if token != "" {
 		seq, err := o.parseToken(token)

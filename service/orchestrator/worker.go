@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -29,86 +30,92 @@ const (
 )
 
 // Connect takes in a worker that has just connected, with the attempts that its agent has, and returns a verdict for each.
-// Attempts that the worker should have and does not know are handed out again, or ended when they had started.
-func (o *Orchestrator) Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef) ([]Verdict, error) {
-	c := &connect{waiter: newWaiter(), worker: w, attempts: attempts, verdicts: make([]Verdict, len(attempts))}
+// Attempts that the worker should have and does not know are handed out again, or ended when they had started. A forgetful
+// agent is one that may have lost its memory of attempts that it had taken.
+func (o *Orchestrator) Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef, forgetful bool) ([]Verdict, error) {
+	c := &connect{waiter: newWaiter(), worker: w, attempts: attempts, forgetful: forgetful, verdicts: make([]Verdict, len(attempts))}
 	return c.verdicts, o.do(ctx, c, c.waiter)
 }
 
 type connect struct {
 	*waiter
-	worker   job.Worker
-	attempts []job.AttemptRef
-	verdicts []Verdict
+	worker    job.Worker
+	attempts  []job.AttemptRef
+	forgetful bool
+	verdicts  []Verdict
 }
 
 func (c *connect) apply(s *state, now time.Time) {
-	w := c.worker
-	w.Connected, w.Lost, w.ConnectedAt, w.LastHeartbeat = true, false, now, now
-	if before := s.workers[w.ID]; before != nil {
-		w.Jobs, w.Reserved = before.Jobs, before.Reserved
+	fresh := c.worker
+	fresh.Connected, fresh.Lost, fresh.ConnectedAt, fresh.LastHeartbeat = true, false, now, now
+	fresh.Draining = fresh.Draining || s.drained[fresh.ID]
+	w := s.workers[fresh.ID]
+	if w == nil {
+		w = new(worker)
+		s.workers[fresh.ID] = w
 	}
-	w.Draining = w.Draining || s.drained[w.ID]
-	s.workers[w.ID] = &w
+	fresh.Taken, fresh.Reserved = w.Taken, w.Reserved
+	w.Worker = fresh
 	s.unsettled = true
 	has := make(map[job.AttemptRef]bool, len(c.attempts))
 	for i, ref := range c.attempts {
 		has[ref] = true
 		c.verdicts[i] = s.verdict(w.ID, ref)
 	}
-	for id := range w.Jobs {
-		j := s.jobs[id]
-		if !has[j.Ref()] {
-			s.missing(*j, now)
+	for _, e := range slices.Clone(w.entries) {
+		if !has[e.job.Ref()] {
+			s.missing(w, e, c.forgetful, now)
 		} else {
-			s.repeatCancels(j)
+			s.repeatCancels(&e.job)
 		}
 	}
 }
 
 func (s *state) verdict(worker job.WorkerID, ref job.AttemptRef) Verdict {
-	if j := s.jobs[ref.Job]; j != nil {
-		if j.Ref() == ref && j.Worker == worker && j.State.OnWorker() {
-			return Keep
-		}
+	if e := s.jobs[ref.Job]; e != nil && e.job.Ref() == ref && e.job.Worker == worker && e.job.State.OnWorker() {
+		return Keep
+	}
+	if s.jobs[ref.Job] != nil {
 		return Stop
 	}
-	if _, err := s.stored(ref.Job); err == nil {
+	if _, err := s.store.Job(context.Background(), ref.Job); err == nil {
 		return Stop
 	}
 	return Forget
 }
 
-// missing deals with an attempt that the agent, which is here again, does not have: it never arrived, or is gone.
-func (s *state) missing(j job.Job, now time.Time) {
+// missing deals with an attempt that the agent, which is here again, does not have: it never arrived, or is gone. An agent
+// that may have forgotten some cannot tell which of the two, so what may run only once must not be sent again.
+func (s *state) missing(w *worker, e *entry, forgetful bool, now time.Time) {
+	j := &e.job
 	switch {
-	case j.State == job.Assigned:
-		s.orders = append(s.orders, order{job: j, assign: true})
+	case j.State == job.Assigned && (!forgetful || j.Attempt < j.Spec.MaxAttempts):
+		w.orders = append(w.orders, assignment(j))
 	case j.State == job.Canceling && j.Started.IsZero():
 		if ended, err := j.Finish(job.Cause{Kind: job.CauseCanceled, Message: "canceled before it started"}, now); err == nil {
-			s.put(ended)
+			s.put(e, ended)
 		}
 	default:
-		s.lose(j, "its agent came back without it", now)
+		s.lose(e, "its agent came back without it", now)
 	}
 }
 
 // repeatCancels sends again what the agent may have missed.
 func (s *state) repeatCancels(j *job.Job) {
 	if j.State == job.Canceling {
-		s.orders = append(s.orders, order{job: *j, step: -1})
+		s.orderCancel(j, -1)
 		return
 	}
 	for i := range j.Steps {
 		if step := &j.Steps[i]; step.CancelRequested && !step.State.Terminal() {
-			s.orders = append(s.orders, order{job: *j, step: i})
+			s.orderCancel(j, i)
 		}
 	}
 }
 
-func (s *state) lose(j job.Job, why string, now time.Time) {
-	if lost, err := j.Lose(fmt.Sprintf("worker %s was lost: %s", j.Worker, why), now); err == nil {
-		s.put(lost)
+func (s *state) lose(e *entry, why string, now time.Time) {
+	if lost, err := e.job.Lose(fmt.Sprintf("worker %s was lost: %s", e.job.Worker, why), now); err == nil {
+		s.put(e, lost)
 	}
 }
 
@@ -180,7 +187,7 @@ func (c *drain) apply(s *state, _ time.Time) {
 	c.result = snapshot(w)
 }
 
-func (s *state) findWorker(idOrName string) (*job.Worker, error) {
+func (s *state) findWorker(idOrName string) (*worker, error) {
 	if w := s.workers[job.WorkerID(idOrName)]; w != nil {
 		return w, nil
 	}
@@ -198,15 +205,15 @@ func (s *state) findWorker(idOrName string) (*job.Worker, error) {
 func (s *state) checkLeases(now time.Time) {
 	for id, w := range s.workers {
 		silent := now.Sub(w.LastHeartbeat)
-		if w.Lost && silent > forgetWorker && len(w.Jobs) == 0 {
+		if w.Lost && silent > forgetWorker && len(w.entries) == 0 {
 			delete(s.workers, id)
 		}
 		if w.Lost || silent <= s.lease {
 			continue
 		}
 		w.Lost, w.Connected, s.unsettled = true, false, true
-		for id := range w.Jobs {
-			s.lose(*s.jobs[id], fmt.Sprintf("nothing was heard of it for %v", silent.Round(time.Second)), now)
+		for _, e := range slices.Clone(w.entries) {
+			s.lose(e, fmt.Sprintf("nothing was heard of it for %v", silent.Round(time.Second)), now)
 		}
 	}
 }

@@ -2,8 +2,6 @@ package scheduler
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -31,18 +29,4 @@ func explain(spec *job.Spec, workers []*candidate) string {
 		}
 	}
 	return fmt.Sprintf("no worker can take it now: %s", strings.Join(parts, "; "))
-}
-
-// shape is equal for specs that every filter treats alike.
-func shape(spec *job.Spec) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d/%d", spec.Resources.MilliCPU, spec.Resources.MemoryMiB)
-	for _, name := range slices.Sorted(maps.Keys(spec.Resources.Extras)) {
-		fmt.Fprintf(&b, "/%s=%d", name, spec.Resources.Extras[name])
-	}
-	for i := range spec.Constraints {
-		c := &spec.Constraints[i]
-		fmt.Fprintf(&b, "/%q %d %q", c.Label, c.Operator, c.Values)
-	}
-	return b.String()
 }

@@ -1,21 +1,16 @@
 // Package scheduler decides which waiting job goes to which worker, and says why a job has to wait.
 //
-// It is pure: Place looks at a view and returns a plan. Filters say on which workers a job may run and explain themselves
-// where it may not; scorers choose among the workers that are left.
+// It is pure: Place looks at a backlog and workers and returns a plan. Filters say on which workers a job may run and
+// explain themselves where it may not; scorers choose among the workers that are left.
 package scheduler
 
 import (
 	"cmp"
+	"container/heap"
 	"slices"
 
 	"github.com/hodei-jobs/hodei/service/job"
 )
-
-// View is what the scheduler looks at. It must not change while Place runs; Place does not change it.
-type View struct {
-	Queued  []*job.Job    // in any order
-	Workers []*job.Worker // in any order; all that are known, connected or not
-}
 
 // Placement gives a job to a worker.
 type Placement struct {
@@ -23,52 +18,62 @@ type Placement struct {
 	Worker job.WorkerID
 }
 
-// Rejection says why a job has to wait.
-type Rejection struct {
-	Job    job.ID
-	Reason string // one sentence
-}
-
 // Plan is what Place decided.
 type Plan struct {
-	Placements []Placement // in the order of decision
-	Rejections []Rejection
+	Placements []Placement      // in the order of decision
+	Rejections map[Class]string // why the jobs of a class have to wait, in one sentence
 }
 
-// Place goes through the queued jobs, the most urgent first, and gives each to the best worker that can take it. The plan
-// never gives a worker more than it has free, and is the same whatever the order of the view's lists.
-func Place(view View) Plan {
-	workers := candidates(view.Workers)
-	queued := slices.Clone(view.Queued)
-	slices.SortFunc(queued, byUrgency)
-	var plan Plan
-	refused := make(map[string]string) // by shape: jobs that ask for the same get the same answer
-	for _, j := range queued {
-		key := shape(j.Spec)
-		if reason, ok := refused[key]; ok {
-			plan.Rejections = append(plan.Rejections, Rejection{Job: j.ID, Reason: reason})
-			continue
-		}
-		best := choose(j.Spec, workers)
+// Place goes through the backlog, the most urgent jobs first, and gives each to the best worker that can take it. Jobs that
+// are placed leave the backlog. The plan never gives a worker more than it has free, and is the same whatever the order of
+// the workers, who do not change.
+func (b *Backlog) Place(workers []*job.Worker) Plan {
+	candidates := candidates(workers)
+	plan := Plan{Rejections: make(map[Class]string)}
+	order := make(classHeap, 0, len(b.classes))
+	for _, c := range b.classes {
+		order = append(order, c)
+	}
+	heap.Init(&order)
+	for len(order) > 0 {
+		c := order[0]
+		best := choose(c.spec, candidates)
 		if best == nil {
-			reason := explain(j.Spec, workers)
-			refused[key] = reason
-			plan.Rejections = append(plan.Rejections, Rejection{Job: j.ID, Reason: reason})
+			// What is free only shrinks from here on, so no other job of the class can be placed either.
+			plan.Rejections[c.key] = explain(c.spec, candidates)
+			heap.Pop(&order)
 			continue
 		}
-		best.take(j.Spec.Resources)
-		plan.Placements = append(plan.Placements, Placement{Job: j.ID, Worker: best.worker.ID})
+		id := c.waiting.first()
+		best.take(c.spec.Resources)
+		plan.Placements = append(plan.Placements, Placement{Job: id, Worker: best.worker.ID})
+		c.waiting.remove(id)
+		if b.taken(c); c.waiting.size == 0 {
+			heap.Pop(&order)
+		} else if len(order) > 1 {
+			heap.Fix(&order, 0)
+		}
 	}
 	return plan
 }
 
-// byUrgency orders by priority, then by age; ids are in the order of their making.
-func byUrgency(a, b *job.Job) int {
-	return cmp.Or(
-		cmp.Compare(b.Spec.Priority, a.Spec.Priority),
-		a.Created.Compare(b.Created),
-		cmp.Compare(a.ID, b.ID),
-	)
+// classHeap has the most urgent class first.
+type classHeap []*class
+
+func (h classHeap) Len() int           { return len(h) }
+func (h classHeap) Less(i, j int) bool { return urgency(h[i], h[j]) }
+func (h classHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *classHeap) Push(x any) {
+	if c, ok := x.(*class); ok {
+		*h = append(*h, c)
+	}
+}
+
+func (h *classHeap) Pop() any {
+	last := len(*h) - 1
+	c := (*h)[last]
+	*h = (*h)[:last]
+	return c
 }
 
 // candidate is a worker with what the plan so far has left of it.
@@ -108,8 +113,8 @@ func choose(spec *job.Spec, workers []*candidate) *candidate {
 }
 
 func passes(spec *job.Spec, c *candidate) bool {
-	for _, f := range filters {
-		if !f.check(spec, c) {
+	for i := range filters {
+		if !filters[i].check(spec, c) {
 			return false
 		}
 	}

@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -25,33 +26,48 @@ func worker(id string, cpu int32, edit func(*job.Worker)) *job.Worker {
 	return w
 }
 
-func queued(id string, cpu, priority int32, constraints ...job.Constraint) *job.Job {
+// queued makes the n-th job.
+func queued(n int, cpu, priority int32, constraints ...job.Constraint) *job.Job {
 	return &job.Job{
-		ID: job.ID(id), State: job.Queued, Created: time.Unix(int64(len(id)), 0),
+		ID: id(n), State: job.Queued,
 		Spec: &job.Spec{Resources: job.Resources{MilliCPU: cpu}, Priority: priority, Constraints: constraints},
 	}
 }
 
+func id(n int) job.ID { return job.NewID(time.Unix(int64(n), 0), 0, 0) }
+
+// place puts jobs into a backlog and places them.
+func place(workers []*job.Worker, jobs ...*job.Job) (*scheduler.Backlog, scheduler.Plan) {
+	b := scheduler.NewBacklog()
+	for _, j := range jobs {
+		b.Add(j.ID, j.Spec)
+	}
+	return b, b.Place(workers)
+}
+
 func TestUrgentJobsComeFirst(t *testing.T) {
 	t.Parallel()
-	view := scheduler.View{
-		Workers: []*job.Worker{worker("w", 1000, nil)},
-		Queued:  []*job.Job{queued("old", 1000, 0), queued("urgent", 1000, 5)},
-	}
-	plan := scheduler.Place(view)
-	if len(plan.Placements) != 1 || plan.Placements[0].Job != "urgent" || len(plan.Rejections) != 1 {
+	b, plan := place([]*job.Worker{worker("w", 1000, nil)}, queued(1, 1000, 0), queued(2, 1000, 5))
+	if len(plan.Placements) != 1 || plan.Placements[0].Job != id(2) || len(plan.Rejections) != 1 || b.Len() != 1 {
 		t.Errorf("the plan is %+v", plan)
+	}
+}
+
+func TestOldJobsComeFirstInWhateverOrderTheyArrive(t *testing.T) {
+	t.Parallel()
+	_, plan := place([]*job.Worker{worker("w", 1000, nil)}, queued(3, 0, 0), queued(1, 100, 0), queued(2, 0, 0), queued(4, 100, 0))
+	for i, p := range plan.Placements {
+		if p.Job != id(i+1) {
+			t.Errorf("place %d went to %v", i, p.Job)
+		}
 	}
 }
 
 func TestJobsArePackedSoThatLargeOnesFindRoom(t *testing.T) {
 	t.Parallel()
-	half := worker("half", 4000, func(w *job.Worker) { w.Take("x", job.Resources{MilliCPU: 2000}) })
-	plan := scheduler.Place(scheduler.View{
-		Workers: []*job.Worker{worker("empty", 4000, nil), half},
-		Queued:  []*job.Job{queued("a", 2000, 0), queued("bb", 4000, 0)},
-	})
-	want := []scheduler.Placement{{Job: "a", Worker: "half"}, {Job: "bb", Worker: "empty"}}
+	half := worker("half", 4000, func(w *job.Worker) { w.Take(job.Resources{MilliCPU: 2000}) })
+	_, plan := place([]*job.Worker{worker("empty", 4000, nil), half}, queued(1, 2000, 0), queued(2, 4000, 0))
+	want := []scheduler.Placement{{Job: id(1), Worker: "half"}, {Job: id(2), Worker: "empty"}}
 	if !slices.Equal(plan.Placements, want) {
 		t.Errorf("the plan is %+v", plan.Placements)
 	}
@@ -64,83 +80,76 @@ func TestEveryObstacleIsExplained(t *testing.T) {
 		edit func(*job.Worker)
 		job  *job.Job
 	}{
-		"1 worker (w) without label gpu=a100|h100": {nil, queued("j", 0, 0, gpu)},
-		"1 worker (w) too small for 9 CPUs":        {nil, queued("j", 9000, 0)},
-		"1 worker (w) not connected":               {func(w *job.Worker) { w.Connected = false }, queued("j", 0, 0)},
-		"1 worker (w) draining":                    {func(w *job.Worker) { w.Draining = true }, queued("j", 0, 0)},
-		"1 worker (w) with all slots taken":        {func(w *job.Worker) { w.Slots = 0 }, queued("j", 0, 0)},
+		"1 worker (w) without label gpu=a100|h100": {nil, queued(1, 0, 0, gpu)},
+		"1 worker (w) too small for 9 CPUs":        {nil, queued(1, 9000, 0)},
+		"1 worker (w) not connected":               {func(w *job.Worker) { w.Connected = false }, queued(1, 0, 0)},
+		"1 worker (w) draining":                    {func(w *job.Worker) { w.Draining = true }, queued(1, 0, 0)},
+		"1 worker (w) with all slots taken":        {func(w *job.Worker) { w.Slots = 0 }, queued(1, 0, 0)},
 		"busy: the job needs 4 CPUs, at most 1 CPUs and 1000 MiB are free": {
-			func(w *job.Worker) { w.Take("x", job.Resources{MilliCPU: 3000}) }, queued("j", 4000, 0),
+			func(w *job.Worker) { w.Take(job.Resources{MilliCPU: 3000}) }, queued(1, 4000, 0),
 		},
 	} {
-		plan := scheduler.Place(scheduler.View{Workers: []*job.Worker{worker("w", 4000, tc.edit)}, Queued: []*job.Job{tc.job}})
-		if len(plan.Rejections) != 1 || !strings.Contains(plan.Rejections[0].Reason, text) {
+		_, plan := place([]*job.Worker{worker("w", 4000, tc.edit)}, tc.job)
+		if reason := plan.Rejections[scheduler.ClassOf(tc.job.Spec)]; !strings.Contains(reason, text) {
 			t.Errorf("got %+v, want %q", plan, text)
 		}
 	}
-	plan := scheduler.Place(scheduler.View{Queued: []*job.Job{queued("j", 0, 0)}})
-	if !strings.Contains(plan.Rejections[0].Reason, "no worker has ever connected") {
+	j := queued(1, 0, 0)
+	if _, plan := place(nil, j); !strings.Contains(plan.Rejections[scheduler.ClassOf(j.Spec)], "no worker has ever connected") {
 		t.Errorf("without workers: %+v", plan)
 	}
 }
 
-// Whatever the view: no worker gets more than it has free, or what it may not have, every job is decided on once, a
-// rejected job fits nowhere in what the plan leaves, and the order of the lists does not matter.
+// Whatever the backlog: no worker gets more than it has free, or what it may not have, every job is decided on once, a
+// rejected job fits nowhere in what the plan leaves, and the order in which things are named does not matter.
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		var view scheduler.View
+		var workers []*job.Worker
 		for i := range rapid.IntRange(0, 6).Draw(t, "workers") {
-			w := worker(fmt.Sprintf("w%d", i), rapid.Int32Range(0, 8).Draw(t, "capacity")*500, func(w *job.Worker) {
+			workers = append(workers, worker(fmt.Sprintf("w%d", i), rapid.Int32Range(0, 8).Draw(t, "capacity")*500, func(w *job.Worker) {
 				w.Slots = rapid.Int32Range(0, 3).Draw(t, "slots")
 				w.Connected = rapid.IntRange(0, 4).Draw(t, "connected") > 0
 				w.Draining = rapid.IntRange(0, 4).Draw(t, "draining") == 0
 				w.Labels["disk"] = rapid.SampledFrom([]string{"ssd", "hdd"}).Draw(t, "disk")
 				if rapid.Bool().Draw(t, "busy") {
-					w.Take("x", job.Resources{MilliCPU: w.Capacity.MilliCPU / 2})
+					w.Take(job.Resources{MilliCPU: w.Capacity.MilliCPU / 2})
 				}
-			})
-			view.Workers = append(view.Workers, w)
+			}))
 		}
+		var jobs []*job.Job
 		for i := range rapid.IntRange(0, 12).Draw(t, "jobs") {
-			j := queued(fmt.Sprintf("j%02d", i), rapid.Int32Range(0, 8).Draw(t, "cpu")*500, rapid.Int32Range(-1, 1).Draw(t, "priority"))
+			j := queued(i, rapid.Int32Range(0, 8).Draw(t, "cpu")*500, rapid.Int32Range(-1, 1).Draw(t, "priority"))
 			if rapid.Bool().Draw(t, "constrained") {
 				j.Spec.Constraints = []job.Constraint{{Label: "disk", Operator: job.OperatorIn, Values: []string{"ssd"}}}
 			}
-			view.Queued = append(view.Queued, j)
+			jobs = append(jobs, j)
 		}
-		plan := scheduler.Place(view)
-		check(t, view, plan)
-		shuffled := scheduler.View{Workers: slices.Clone(view.Workers), Queued: slices.Clone(view.Queued)}
-		seed := rapid.Uint64().Draw(t, "seed")
-		r := rand.New(rand.NewPCG(seed, 0))
-		r.Shuffle(len(shuffled.Workers), func(i, j int) {
-			shuffled.Workers[i], shuffled.Workers[j] = shuffled.Workers[j], shuffled.Workers[i]
+		b, plan := place(workers, jobs...)
+		check(t, workers, jobs, b, plan)
+		shuffledWorkers, shuffledJobs := slices.Clone(workers), slices.Clone(jobs)
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		r.Shuffle(len(workers), func(i, j int) {
+			shuffledWorkers[i], shuffledWorkers[j] = shuffledWorkers[j], shuffledWorkers[i]
 		})
-		r.Shuffle(len(shuffled.Queued), func(i, j int) {
-			shuffled.Queued[i], shuffled.Queued[j] = shuffled.Queued[j], shuffled.Queued[i]
-		})
-		if again := scheduler.Place(shuffled); !slices.Equal(again.Placements, plan.Placements) {
+		r.Shuffle(len(jobs), func(i, j int) { shuffledJobs[i], shuffledJobs[j] = shuffledJobs[j], shuffledJobs[i] })
+		if _, again := place(shuffledWorkers, shuffledJobs...); !slices.Equal(again.Placements, plan.Placements) {
 			t.Fatalf("another order gave another plan: %v and %v", plan.Placements, again.Placements)
 		}
 	})
 }
 
-func check(t *rapid.T, view scheduler.View, plan scheduler.Plan) {
-	if len(plan.Placements)+len(plan.Rejections) != len(view.Queued) {
-		t.Fatalf("%d jobs, %d placed, %d rejected", len(view.Queued), len(plan.Placements), len(plan.Rejections))
+func check(t *rapid.T, workers []*job.Worker, jobs []*job.Job, b *scheduler.Backlog, plan scheduler.Plan) {
+	if len(plan.Placements)+b.Len() != len(jobs) {
+		t.Fatalf("%d jobs, %d placed, %d left", len(jobs), len(plan.Placements), b.Len())
 	}
-	jobs, workers := map[job.ID]*job.Job{}, map[job.WorkerID]*job.Worker{}
-	for _, j := range view.Queued {
-		jobs[j.ID] = j
+	byID, left := map[job.ID]*job.Job{}, map[job.WorkerID]*job.Worker{}
+	for _, j := range jobs {
+		byID[j.ID] = j
 	}
-	for _, w := range view.Workers {
-		left := *w
-		left.Jobs = map[job.ID]struct{}{}
-		for id := range w.Jobs {
-			left.Jobs[id] = struct{}{}
-		}
-		workers[w.ID] = &left
+	for _, w := range workers {
+		c := *w
+		left[w.ID] = &c
 	}
 	may := func(j *job.Job, w *job.Worker) bool {
 		for i := range j.Spec.Constraints {
@@ -151,17 +160,55 @@ func check(t *rapid.T, view scheduler.View, plan scheduler.Plan) {
 		return w.Connected && !w.Draining
 	}
 	for _, p := range plan.Placements {
-		j, w := jobs[p.Job], workers[p.Worker]
-		if !may(j, w) || w.FreeSlots() < 1 || !w.Free().Covers(j.Spec.Resources) {
-			t.Fatalf("%s was given to %s, which cannot take it", p.Job, p.Worker)
+		j, w := byID[p.Job], left[p.Worker]
+		if j == nil || !may(j, w) || w.FreeSlots() < 1 || !w.Free().Covers(j.Spec.Resources) {
+			t.Fatalf("%s was given to %s, which cannot take it, or twice", p.Job, p.Worker)
 		}
-		w.Take(p.Job, j.Spec.Resources)
+		w.Take(j.Spec.Resources)
+		delete(byID, p.Job)
 	}
-	for _, r := range plan.Rejections {
-		for _, w := range workers {
-			if j := jobs[r.Job]; may(j, w) && w.FreeSlots() > 0 && w.Free().Covers(j.Spec.Resources) {
-				t.Fatalf("%s was rejected (%s) though %s has room", r.Job, r.Reason, w.ID)
+	for _, j := range byID {
+		reason := plan.Rejections[scheduler.ClassOf(j.Spec)]
+		for _, w := range left {
+			if reason == "" || may(j, w) && w.FreeSlots() > 0 && w.Free().Covers(j.Spec.Resources) {
+				t.Fatalf("%s was rejected (%q) though %s has room", j.ID, reason, w.ID)
 			}
 		}
 	}
+}
+
+// The backlog holds exactly what was added and neither removed nor placed, whatever the order.
+func TestBacklogIsASet(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		b, want := scheduler.NewBacklog(), map[int]bool{}
+		spec := &job.Spec{}
+		for range rapid.IntRange(0, 6).Draw(t, "rounds") {
+			start, n := rapid.IntRange(0, 8000).Draw(t, "start"), rapid.IntRange(1, 4000).Draw(t, "count")
+			step := rapid.IntRange(1, 3).Draw(t, "step")
+			add := rapid.Bool().Draw(t, "add")
+			for i := range n {
+				if at := start + i*step; add {
+					b.Add(id(at), spec)
+					want[at] = true
+				} else {
+					b.Remove(id(at), spec)
+					delete(want, at)
+				}
+			}
+			if b.Len() != len(want) {
+				t.Fatalf("%d jobs, want %d", b.Len(), len(want))
+			}
+		}
+		plan := b.Place([]*job.Worker{{ID: "w", Connected: true, Slots: 100_000}})
+		expected := slices.Sorted(maps.Keys(want))
+		for i, p := range plan.Placements {
+			if p.Job != id(expected[i]) {
+				t.Fatalf("place %d went to %v, want %d", i, p.Job, expected[i])
+			}
+		}
+		if len(plan.Placements) != len(expected) || b.Len() != 0 {
+			t.Fatalf("%d of %d placed, %d left", len(plan.Placements), len(expected), b.Len())
+		}
+	})
 }

@@ -7,6 +7,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -15,12 +16,23 @@ import (
 
 // Store is everything that a store does. Use cases take the smaller interfaces that they need.
 type Store interface {
+	Leader
 	Committer
 	Jobs
 	Logs
 	Records
+	Expirer
 	// Close waits for running calls and releases the store. Calls after it fail.
 	Close() error
+}
+
+// ErrDeposed fails the commit of a writer whose term is over: another one has taken the lead.
+var ErrDeposed = errors.New("another server has taken the lead of this store")
+
+// Leader hands the lead over.
+type Leader interface {
+	// Lead begins a new term, larger than all before it, and returns it. Commits of older terms fail from then on.
+	Lead(ctx context.Context) (term uint64, err error)
 }
 
 // Committer writes facts.
@@ -33,22 +45,24 @@ type Committer interface {
 
 // Batch is what one commit writes. A store reads it only while Commit runs.
 type Batch struct {
-	Accepted []job.Job // new jobs: the spec is written too
-	Changed  []job.Job // jobs whose spec was written before
+	Term     uint64     // of the writer; an older one than the last Lead gave fails with ErrDeposed; 0: of whoever leads
+	Accepted []*job.Job // new jobs: the spec is written too
+	Changed  []*job.Job // jobs whose spec was written before
+	Ends     []LogEnd   // of logs to which nothing is appended any more
 	Requests []Request
 	Records  []Record // an empty Value deletes
 }
 
 // Empty reports whether there is nothing to write.
 func (b *Batch) Empty() bool {
-	return len(b.Accepted)+len(b.Changed)+len(b.Requests)+len(b.Records) == 0
+	return len(b.Accepted)+len(b.Changed)+len(b.Ends)+len(b.Requests)+len(b.Records) == 0
 }
 
-// Request remembers a submit, so that its repetition gives the same job.
+// Request remembers a submit, so that its repetition gives the same jobs.
 type Request struct {
 	ID      string    // namespace, a slash, and what the client chose
 	Hash    [32]byte  // of the body
-	Job     job.ID    // what it made
+	Jobs    []job.ID  // what it made, one for each job of the submit; a zero ID for one that was refused
 	Expires time.Time // after which it may be forgotten
 }
 
@@ -56,8 +70,10 @@ type Request struct {
 type Jobs interface {
 	// Job returns a job; CodeNotFound when there is none.
 	Job(ctx context.Context, id job.ID) (job.Job, error)
+	// JobsByID calls visit for those of the jobs that are there and can be read, in the order of ids, which must grow.
+	JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job)) error
 	// ListJobs returns the jobs that match, the newest (largest id) first, at most limit of them, beginning with the first
-	// one whose id is smaller than before (empty: from the newest).
+	// one whose id is smaller than before (zero: from the newest). A job that cannot be read is left out.
 	ListJobs(ctx context.Context, filter Filter, before job.ID, limit int) ([]job.Job, error)
 	// Unfinished calls visit for every job that has not ended, the oldest (smallest id) first, and stops at its first error.
 	// It does not read ended jobs. Records that cannot be decoded are set aside (moved out of the way, kept, logged) and
@@ -65,6 +81,14 @@ type Jobs interface {
 	Unfinished(ctx context.Context, visit func(job.Job) error) (quarantined int, err error)
 	// Request returns what is remembered under an id; CodeNotFound when there is nothing. Expiry is the caller's business.
 	Request(ctx context.Context, id string) (Request, error)
+}
+
+// Expirer forgets what is old enough.
+type Expirer interface {
+	// Expire removes jobs that ended before a time, with their logs, and requests that expired before another one (those
+	// up to 12 hours later may stay). It does a bounded piece of work and returns how many jobs it removed and whether there
+	// is more to do. Jobs that have not ended are never touched.
+	Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error)
 }
 
 // Filter selects jobs; every set field must match.

@@ -59,19 +59,19 @@ func (m *Metrics) JobsSubmitted(n int) { m.submitted.Add(context.Background(), i
 // JobsScheduled counts attempts that were given to a worker.
 func (m *Metrics) JobsScheduled(n int) { m.scheduled.Add(context.Background(), int64(n)) }
 
-// JobEnded counts a job that ended. Both words are names that the domain gives, never text from outside.
-func (m *Metrics) JobEnded(state, cause string) {
+// JobsEnded counts jobs that ended alike. Both words are names that the domain gives, never text from outside.
+func (m *Metrics) JobsEnded(state, cause string, n int) {
 	key := end{state, cause}
 	options, ok := m.ends.Load(key)
 	if !ok {
 		set := attribute.NewSet(attribute.String("state", state), attribute.String("cause", cause))
 		options, _ = m.ends.LoadOrStore(key, []metric.AddOption{metric.WithAttributeSet(set)})
 	}
-	m.completed.Add(context.Background(), 1, options.([]metric.AddOption)...) //nolint:forcetypeassert // stored above
+	m.completed.Add(context.Background(), int64(n), options.([]metric.AddOption)...) //nolint:forcetypeassert // stored above
 }
 
-// StaleReport counts a report that changed nothing.
-func (m *Metrics) StaleReport() { m.stale.Add(context.Background(), 1) }
+// StaleReports counts reports that changed nothing.
+func (m *Metrics) StaleReports(n int) { m.stale.Add(context.Background(), int64(n)) }
 
 // LogBytes counts stored output.
 func (m *Metrics) LogBytes(n int) { m.logBytes.Add(context.Background(), int64(n)) }

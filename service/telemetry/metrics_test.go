@@ -26,11 +26,10 @@ func TestMetricNames(t *testing.T) {
 	m.JobsSubmitted(3)
 	m.JobsSubmitted(2)
 	m.JobsScheduled(4)
-	m.JobEnded("SUCCEEDED", "exit_code")
-	m.JobEnded("FAILED", "exit_code")
-	m.JobEnded("FAILED", "signal")
-	m.JobEnded("FAILED", "signal")
-	m.StaleReport()
+	m.JobsEnded("SUCCEEDED", "exit_code", 1)
+	m.JobsEnded("FAILED", "exit_code", 1)
+	m.JobsEnded("FAILED", "signal", 2)
+	m.StaleReports(1)
 	m.LogBytes(4096)
 	m.Commit(1500*time.Microsecond, 70)
 	wantLines(t, scrape(t, tel),
@@ -155,7 +154,7 @@ func TestRecordingTogether(t *testing.T) {
 		group.Go(func() {
 			for i := range 1000 {
 				m.JobsSubmitted(1)
-				m.JobEnded([]string{"SUCCEEDED", "FAILED"}[i%2], "exit_code")
+				m.JobsEnded([]string{"SUCCEEDED", "FAILED"}[i%2], "exit_code", 1)
 				m.Commit(time.Millisecond, 1)
 			}
 		})
@@ -175,8 +174,8 @@ func TestRecordingMakesNoGarbage(t *testing.T) {
 	allocations := testing.AllocsPerRun(1000, func() {
 		m.JobsSubmitted(1)
 		m.JobsScheduled(1)
-		m.JobEnded("SUCCEEDED", "exit_code")
-		m.StaleReport()
+		m.JobsEnded("SUCCEEDED", "exit_code", 1)
+		m.StaleReports(1)
 		m.LogBytes(1)
 		m.Commit(time.Millisecond, 1)
 	})

@@ -97,6 +97,11 @@ type scope interface {
 
 // Start implements runner.Runner.
 func (r *Runner) Start(c runner.Command) (runner.Process, error) {
+	if c.Prepare != nil {
+		if err := c.Prepare(&c); err != nil {
+			return nil, failed("preparing the step", err)
+		}
+	}
 	path, err := resolve(c)
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ const (
 // SubmitJobRequest asks for one job.
 type SubmitJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to run.
+	// What to run. The server says which part of it is wrong, if one is.
 	Spec *JobSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Makes the call safe to repeat: the same request_id with the same spec gives the same job for 24 hours.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -137,8 +137,11 @@ func (x *SubmitJobResponse) GetJob() *Job {
 // SubmitJobsRequest asks for many jobs.
 type SubmitJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The jobs, at most 10,000; validate_only is ignored here.
-	Requests      []*SubmitJobRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// The jobs, at most 10,000. Each is checked by itself and refused by itself; validate_only is ignored here.
+	Requests []*SubmitJobRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// Makes the call safe to repeat: the same request_id with the same requests gives the same jobs for 24 hours. It stands
+	// for the request_ids of the requests, which are not looked at when it is set, and costs less.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +181,13 @@ func (x *SubmitJobsRequest) GetRequests() []*SubmitJobRequest {
 		return x.Requests
 	}
 	return nil
+}
+
+func (x *SubmitJobsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // SubmitJobsResponse has one result for each request, in the same order.
@@ -900,14 +910,17 @@ const file_hodei_v1_job_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1ahodei/v1/job_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\x8f\x01\n" +
 	"\x10SubmitJobRequest\x12-\n" +
-	"\x04spec\x18\x01 \x01(\v2\x11.hodei.v1.JobSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12'\n" +
+	"\x04spec\x18\x01 \x01(\v2\x11.hodei.v1.JobSpecB\x06\xbaH\x03\xd8\x01\x03R\x04spec\x12'\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"4\n" +
 	"\x11SubmitJobResponse\x12\x1f\n" +
-	"\x03job\x18\x01 \x01(\v2\r.hodei.v1.JobR\x03job\"X\n" +
-	"\x11SubmitJobsRequest\x12C\n" +
-	"\brequests\x18\x01 \x03(\v2\x1a.hodei.v1.SubmitJobRequestB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\brequests\"I\n" +
+	"\x03job\x18\x01 \x01(\v2\r.hodei.v1.JobR\x03job\"\x86\x01\n" +
+	"\x11SubmitJobsRequest\x12H\n" +
+	"\brequests\x18\x01 \x03(\v2\x1a.hodei.v1.SubmitJobRequestB\x10\xbaH\r\x92\x01\n" +
+	"\b\x01\x10\x90N\"\x03\xd8\x01\x03R\brequests\x12'\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"I\n" +
 	"\x12SubmitJobsResponse\x123\n" +
 	"\aresults\x18\x01 \x03(\v2\x19.hodei.v1.SubmitJobResultR\aresults\"U\n" +
 	"\x0fSubmitJobResult\x12\x15\n" +

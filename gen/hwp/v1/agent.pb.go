@@ -9,8 +9,6 @@ package hwpv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -160,7 +158,7 @@ func (OutcomeKind) EnumDescriptor() ([]byte, []int) {
 // AgentMessage is one thing that the agent says.
 type AgentMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Numbers the reports of the agent, so that the server can acknowledge them; empty for messages that need no acknowledgement.
+	// Names a message that wants an answer; none of the messages of this version does.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What it says.
 	//
@@ -170,9 +168,6 @@ type AgentMessage struct {
 	//	*AgentMessage_Heartbeat
 	//	*AgentMessage_LogChunk
 	//	*AgentMessage_Usage
-	//	*AgentMessage_StepStarted
-	//	*AgentMessage_StepFinished
-	//	*AgentMessage_AttemptFinished
 	//	*AgentMessage_LogEnd
 	//	*AgentMessage_Drain
 	Payload       isAgentMessage_Payload `protobuf_oneof:"payload"`
@@ -260,33 +255,6 @@ func (x *AgentMessage) GetUsage() *Usage {
 	return nil
 }
 
-func (x *AgentMessage) GetStepStarted() *StepStarted {
-	if x != nil {
-		if x, ok := x.Payload.(*AgentMessage_StepStarted); ok {
-			return x.StepStarted
-		}
-	}
-	return nil
-}
-
-func (x *AgentMessage) GetStepFinished() *StepFinished {
-	if x != nil {
-		if x, ok := x.Payload.(*AgentMessage_StepFinished); ok {
-			return x.StepFinished
-		}
-	}
-	return nil
-}
-
-func (x *AgentMessage) GetAttemptFinished() *AttemptFinished {
-	if x != nil {
-		if x, ok := x.Payload.(*AgentMessage_AttemptFinished); ok {
-			return x.AttemptFinished
-		}
-	}
-	return nil
-}
-
 func (x *AgentMessage) GetLogEnd() *LogEnd {
 	if x != nil {
 		if x, ok := x.Payload.(*AgentMessage_LogEnd); ok {
@@ -329,29 +297,14 @@ type AgentMessage_Usage struct {
 	Usage *Usage `protobuf:"bytes,5,opt,name=usage,proto3,oneof"`
 }
 
-type AgentMessage_StepStarted struct {
-	// A step's process was started.
-	StepStarted *StepStarted `protobuf:"bytes,6,opt,name=step_started,json=stepStarted,proto3,oneof"`
-}
-
-type AgentMessage_StepFinished struct {
-	// Nothing of a step runs any more.
-	StepFinished *StepFinished `protobuf:"bytes,7,opt,name=step_finished,json=stepFinished,proto3,oneof"`
-}
-
-type AgentMessage_AttemptFinished struct {
-	// Nothing of an attempt runs any more.
-	AttemptFinished *AttemptFinished `protobuf:"bytes,8,opt,name=attempt_finished,json=attemptFinished,proto3,oneof"`
-}
-
 type AgentMessage_LogEnd struct {
 	// All output of an attempt was sent.
-	LogEnd *LogEnd `protobuf:"bytes,9,opt,name=log_end,json=logEnd,proto3,oneof"`
+	LogEnd *LogEnd `protobuf:"bytes,6,opt,name=log_end,json=logEnd,proto3,oneof"`
 }
 
 type AgentMessage_Drain struct {
 	// The agent wants to stop: no more assignments, please.
-	Drain *Drain `protobuf:"bytes,10,opt,name=drain,proto3,oneof"`
+	Drain *Drain `protobuf:"bytes,7,opt,name=drain,proto3,oneof"`
 }
 
 func (*AgentMessage_Register) isAgentMessage_Payload() {}
@@ -361,12 +314,6 @@ func (*AgentMessage_Heartbeat) isAgentMessage_Payload() {}
 func (*AgentMessage_LogChunk) isAgentMessage_Payload() {}
 
 func (*AgentMessage_Usage) isAgentMessage_Payload() {}
-
-func (*AgentMessage_StepStarted) isAgentMessage_Payload() {}
-
-func (*AgentMessage_StepFinished) isAgentMessage_Payload() {}
-
-func (*AgentMessage_AttemptFinished) isAgentMessage_Payload() {}
 
 func (*AgentMessage_LogEnd) isAgentMessage_Payload() {}
 
@@ -454,7 +401,10 @@ type Register struct {
 	// The attempts that the agent has: running, or ended with reports that were not acknowledged.
 	Attempts []*AttemptRef `protobuf:"bytes,7,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	// Names of optional abilities.
-	Features      []string `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`
+	Features []string `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`
+	// The machine has been started anew since the agent wrote its journal, so that attempts which it had taken may be missing
+	// in the list above.
+	Forgetful     bool `protobuf:"varint,9,opt,name=forgetful,proto3" json:"forgetful,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,6 +493,13 @@ func (x *Register) GetFeatures() []string {
 		return x.Features
 	}
 	return nil
+}
+
+func (x *Register) GetForgetful() bool {
+	if x != nil {
+		return x.Forgetful
+	}
+	return false
 }
 
 // Capacity is what a machine has for jobs.
@@ -855,33 +812,40 @@ func (x *Usage) GetMemoryMib() int32 {
 	return 0
 }
 
-// StepStarted reports the start of a step.
-type StepStarted struct {
+// AttemptReport says what became of an attempt since the last report about it. Times are nanoseconds since 1970 on the
+// agent's clock.
+type AttemptReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The attempt.
 	Attempt *AttemptRef `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// The step, counted from 0.
-	Step int32 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
-	// When.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The steps that were started or have ended.
+	Steps []*StepReport `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
+	// When nothing of the attempt ran any more; 0 while it runs.
+	EndTime int64 `protobuf:"varint,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// How it ended: the outcome of the step that decided it. Not set: with exit code 0.
+	Outcome *Outcome `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The step that decided it, counted from 0; -1 for none.
+	Step int32 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
+	// It has ended and wrote nothing: there will be no LogEnd.
+	Silent        bool `protobuf:"varint,6,opt,name=silent,proto3" json:"silent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StepStarted) Reset() {
-	*x = StepStarted{}
+func (x *AttemptReport) Reset() {
+	*x = AttemptReport{}
 	mi := &file_hwp_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StepStarted) String() string {
+func (x *AttemptReport) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StepStarted) ProtoMessage() {}
+func (*AttemptReport) ProtoMessage() {}
 
-func (x *StepStarted) ProtoReflect() protoreflect.Message {
+func (x *AttemptReport) ProtoReflect() protoreflect.Message {
 	mi := &file_hwp_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -893,112 +857,151 @@ func (x *StepStarted) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StepStarted.ProtoReflect.Descriptor instead.
-func (*StepStarted) Descriptor() ([]byte, []int) {
+// Deprecated: Use AttemptReport.ProtoReflect.Descriptor instead.
+func (*AttemptReport) Descriptor() ([]byte, []int) {
 	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *StepStarted) GetAttempt() *AttemptRef {
+func (x *AttemptReport) GetAttempt() *AttemptRef {
 	if x != nil {
 		return x.Attempt
 	}
 	return nil
 }
 
-func (x *StepStarted) GetStep() int32 {
+func (x *AttemptReport) GetSteps() []*StepReport {
 	if x != nil {
-		return x.Step
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *AttemptReport) GetEndTime() int64 {
+	if x != nil {
+		return x.EndTime
 	}
 	return 0
 }
 
-func (x *StepStarted) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
-	}
-	return nil
-}
-
-// StepFinished reports the end of a step.
-type StepFinished struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The attempt.
-	Attempt *AttemptRef `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// The step, counted from 0.
-	Step int32 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
-	// When.
-	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
-	// How it ended.
-	Outcome *Outcome `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// What it used.
-	Usage         *StepUsage `protobuf:"bytes,5,opt,name=usage,proto3" json:"usage,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StepFinished) Reset() {
-	*x = StepFinished{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StepFinished) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StepFinished) ProtoMessage() {}
-
-func (x *StepFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StepFinished.ProtoReflect.Descriptor instead.
-func (*StepFinished) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *StepFinished) GetAttempt() *AttemptRef {
-	if x != nil {
-		return x.Attempt
-	}
-	return nil
-}
-
-func (x *StepFinished) GetStep() int32 {
-	if x != nil {
-		return x.Step
-	}
-	return 0
-}
-
-func (x *StepFinished) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
-	}
-	return nil
-}
-
-func (x *StepFinished) GetOutcome() *Outcome {
+func (x *AttemptReport) GetOutcome() *Outcome {
 	if x != nil {
 		return x.Outcome
 	}
 	return nil
 }
 
-func (x *StepFinished) GetUsage() *StepUsage {
+func (x *AttemptReport) GetStep() int32 {
 	if x != nil {
-		return x.Usage
+		return x.Step
+	}
+	return 0
+}
+
+func (x *AttemptReport) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
+// StepReport says what became of a step. What the server knows already changes nothing.
+type StepReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step, counted from 0.
+	Step int32 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	// When its process was started; 0 when this report does not say.
+	StartTime int64 `protobuf:"varint,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When nothing of it ran any more; 0 while it runs.
+	EndTime int64 `protobuf:"varint,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// How it ended. Not set: with exit code 0.
+	Outcome *Outcome `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// CPU time in user mode, in nanoseconds.
+	UserCpu int64 `protobuf:"varint,5,opt,name=user_cpu,json=userCpu,proto3" json:"user_cpu,omitempty"`
+	// CPU time in the kernel, in nanoseconds.
+	SystemCpu int64 `protobuf:"varint,6,opt,name=system_cpu,json=systemCpu,proto3" json:"system_cpu,omitempty"`
+	// The largest resident memory, in kibibytes.
+	MaxRssKib     int32 `protobuf:"varint,7,opt,name=max_rss_kib,json=maxRssKib,proto3" json:"max_rss_kib,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepReport) Reset() {
+	*x = StepReport{}
+	mi := &file_hwp_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepReport) ProtoMessage() {}
+
+func (x *StepReport) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepReport.ProtoReflect.Descriptor instead.
+func (*StepReport) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StepReport) GetStep() int32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *StepReport) GetStartTime() int64 {
+	if x != nil {
+		return x.StartTime
+	}
+	return 0
+}
+
+func (x *StepReport) GetEndTime() int64 {
+	if x != nil {
+		return x.EndTime
+	}
+	return 0
+}
+
+func (x *StepReport) GetOutcome() *Outcome {
+	if x != nil {
+		return x.Outcome
 	}
 	return nil
+}
+
+func (x *StepReport) GetUserCpu() int64 {
+	if x != nil {
+		return x.UserCpu
+	}
+	return 0
+}
+
+func (x *StepReport) GetSystemCpu() int64 {
+	if x != nil {
+		return x.SystemCpu
+	}
+	return 0
+}
+
+func (x *StepReport) GetMaxRssKib() int32 {
+	if x != nil {
+		return x.MaxRssKib
+	}
+	return 0
 }
 
 // Outcome is how a step ended.
@@ -1074,143 +1077,6 @@ func (x *Outcome) GetMessage() string {
 	return ""
 }
 
-// StepUsage is what a step used.
-type StepUsage struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// CPU time in user mode.
-	UserCpu *durationpb.Duration `protobuf:"bytes,1,opt,name=user_cpu,json=userCpu,proto3" json:"user_cpu,omitempty"`
-	// CPU time in the kernel.
-	SystemCpu *durationpb.Duration `protobuf:"bytes,2,opt,name=system_cpu,json=systemCpu,proto3" json:"system_cpu,omitempty"`
-	// The largest resident memory, in kibibytes.
-	MaxRssKib     int32 `protobuf:"varint,3,opt,name=max_rss_kib,json=maxRssKib,proto3" json:"max_rss_kib,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StepUsage) Reset() {
-	*x = StepUsage{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StepUsage) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StepUsage) ProtoMessage() {}
-
-func (x *StepUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StepUsage.ProtoReflect.Descriptor instead.
-func (*StepUsage) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *StepUsage) GetUserCpu() *durationpb.Duration {
-	if x != nil {
-		return x.UserCpu
-	}
-	return nil
-}
-
-func (x *StepUsage) GetSystemCpu() *durationpb.Duration {
-	if x != nil {
-		return x.SystemCpu
-	}
-	return nil
-}
-
-func (x *StepUsage) GetMaxRssKib() int32 {
-	if x != nil {
-		return x.MaxRssKib
-	}
-	return 0
-}
-
-// AttemptFinished reports the end of an attempt, after the reports of its steps.
-type AttemptFinished struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The attempt.
-	Attempt *AttemptRef `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// When.
-	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// How it ended: the outcome of the step that decided it.
-	Outcome *Outcome `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// The step that decided it, counted from 0; -1 for none.
-	Step          int32 `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *AttemptFinished) Reset() {
-	*x = AttemptFinished{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AttemptFinished) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AttemptFinished) ProtoMessage() {}
-
-func (x *AttemptFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AttemptFinished.ProtoReflect.Descriptor instead.
-func (*AttemptFinished) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *AttemptFinished) GetAttempt() *AttemptRef {
-	if x != nil {
-		return x.Attempt
-	}
-	return nil
-}
-
-func (x *AttemptFinished) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
-	}
-	return nil
-}
-
-func (x *AttemptFinished) GetOutcome() *Outcome {
-	if x != nil {
-		return x.Outcome
-	}
-	return nil
-}
-
-func (x *AttemptFinished) GetStep() int32 {
-	if x != nil {
-		return x.Step
-	}
-	return 0
-}
-
 // LogEnd closes the log of an attempt.
 type LogEnd struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1228,7 +1094,7 @@ type LogEnd struct {
 
 func (x *LogEnd) Reset() {
 	*x = LogEnd{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[12]
+	mi := &file_hwp_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1106,7 @@ func (x *LogEnd) String() string {
 func (*LogEnd) ProtoMessage() {}
 
 func (x *LogEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[12]
+	mi := &file_hwp_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1119,7 @@ func (x *LogEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEnd.ProtoReflect.Descriptor instead.
 func (*LogEnd) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LogEnd) GetAttempt() *AttemptRef {
@@ -1301,7 +1167,7 @@ type StreamTotal struct {
 
 func (x *StreamTotal) Reset() {
 	*x = StreamTotal{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[13]
+	mi := &file_hwp_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1179,7 @@ func (x *StreamTotal) String() string {
 func (*StreamTotal) ProtoMessage() {}
 
 func (x *StreamTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[13]
+	mi := &file_hwp_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1192,7 @@ func (x *StreamTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamTotal.ProtoReflect.Descriptor instead.
 func (*StreamTotal) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StreamTotal) GetStep() int32 {
@@ -1368,7 +1234,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[14]
+	mi := &file_hwp_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1246,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[14]
+	mi := &file_hwp_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1259,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Drain) GetResume() bool {
@@ -1407,26 +1273,22 @@ var File_hwp_v1_agent_proto protoreflect.FileDescriptor
 
 const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x12hwp/v1/agent.proto\x12\x06hwp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x04\n" +
+	"\x12hwp/v1/agent.proto\x12\x06hwp.v1\"\xc5\x02\n" +
 	"\fAgentMessage\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
 	"\bregister\x18\x02 \x01(\v2\x10.hwp.v1.RegisterH\x00R\bregister\x121\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x11.hwp.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
 	"\tlog_chunk\x18\x04 \x01(\v2\x10.hwp.v1.LogChunkH\x00R\blogChunk\x12%\n" +
-	"\x05usage\x18\x05 \x01(\v2\r.hwp.v1.UsageH\x00R\x05usage\x128\n" +
-	"\fstep_started\x18\x06 \x01(\v2\x13.hwp.v1.StepStartedH\x00R\vstepStarted\x12;\n" +
-	"\rstep_finished\x18\a \x01(\v2\x14.hwp.v1.StepFinishedH\x00R\fstepFinished\x12D\n" +
-	"\x10attempt_finished\x18\b \x01(\v2\x17.hwp.v1.AttemptFinishedH\x00R\x0fattemptFinished\x12)\n" +
-	"\alog_end\x18\t \x01(\v2\x0e.hwp.v1.LogEndH\x00R\x06logEnd\x12%\n" +
-	"\x05drain\x18\n" +
-	" \x01(\v2\r.hwp.v1.DrainH\x00R\x05drainB\t\n" +
+	"\x05usage\x18\x05 \x01(\v2\r.hwp.v1.UsageH\x00R\x05usage\x12)\n" +
+	"\alog_end\x18\x06 \x01(\v2\x0e.hwp.v1.LogEndH\x00R\x06logEnd\x12%\n" +
+	"\x05drain\x18\a \x01(\v2\r.hwp.v1.DrainH\x00R\x05drainB\t\n" +
 	"\apayload\"S\n" +
 	"\n" +
 	"AttemptRef\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xf2\x02\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x90\x03\n" +
 	"\bRegister\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\x05R\x0fprotocolVersion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1435,7 +1297,8 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\ragent_version\x18\x05 \x01(\tR\fagentVersion\x12\x17\n" +
 	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x12.\n" +
 	"\battempts\x18\a \x03(\v2\x12.hwp.v1.AttemptRefR\battempts\x12\x1a\n" +
-	"\bfeatures\x18\b \x03(\tR\bfeatures\x1a9\n" +
+	"\bfeatures\x18\b \x03(\tR\bfeatures\x12\x1c\n" +
+	"\tforgetful\x18\t \x01(\bR\tforgetful\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcd\x01\n" +
@@ -1465,32 +1328,30 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x1b\n" +
 	"\tmilli_cpu\x18\x02 \x01(\x05R\bmilliCpu\x12\x1d\n" +
 	"\n" +
-	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\x7f\n" +
-	"\vStepStarted\x12,\n" +
-	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x12\n" +
-	"\x04step\x18\x02 \x01(\x05R\x04step\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xd4\x01\n" +
-	"\fStepFinished\x12,\n" +
-	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x12\n" +
-	"\x04step\x18\x02 \x01(\x05R\x04step\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
-	"\aoutcome\x18\x04 \x01(\v2\x0f.hwp.v1.OutcomeR\aoutcome\x12'\n" +
-	"\x05usage\x18\x05 \x01(\v2\x11.hwp.v1.StepUsageR\x05usage\"\x81\x01\n" +
+	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\xd9\x01\n" +
+	"\rAttemptReport\x12,\n" +
+	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12(\n" +
+	"\x05steps\x18\x02 \x03(\v2\x12.hwp.v1.StepReportR\x05steps\x12\x19\n" +
+	"\bend_time\x18\x03 \x01(\x03R\aendTime\x12)\n" +
+	"\aoutcome\x18\x04 \x01(\v2\x0f.hwp.v1.OutcomeR\aoutcome\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\x05R\x04step\x12\x16\n" +
+	"\x06silent\x18\x06 \x01(\bR\x06silent\"\xdf\x01\n" +
+	"\n" +
+	"StepReport\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x05R\x04step\x12\x1d\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\x03R\tstartTime\x12\x19\n" +
+	"\bend_time\x18\x03 \x01(\x03R\aendTime\x12)\n" +
+	"\aoutcome\x18\x04 \x01(\v2\x0f.hwp.v1.OutcomeR\aoutcome\x12\x19\n" +
+	"\buser_cpu\x18\x05 \x01(\x03R\auserCpu\x12\x1d\n" +
+	"\n" +
+	"system_cpu\x18\x06 \x01(\x03R\tsystemCpu\x12\x1e\n" +
+	"\vmax_rss_kib\x18\a \x01(\x05R\tmaxRssKib\"\x81\x01\n" +
 	"\aOutcome\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.hwp.v1.OutcomeKindR\x04kind\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x03 \x01(\tR\x06signal\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\x9b\x01\n" +
-	"\tStepUsage\x124\n" +
-	"\buser_cpu\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\auserCpu\x128\n" +
-	"\n" +
-	"system_cpu\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tsystemCpu\x12\x1e\n" +
-	"\vmax_rss_kib\x18\x03 \x01(\x05R\tmaxRssKib\"\xae\x01\n" +
-	"\x0fAttemptFinished\x12,\n" +
-	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
-	"\aoutcome\x18\x03 \x01(\v2\x0f.hwp.v1.OutcomeR\aoutcome\x12\x12\n" +
-	"\x04step\x18\x04 \x01(\x05R\x04step\"\xa0\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xa0\x01\n" +
 	"\x06LogEnd\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x1f\n" +
 	"\vtotal_bytes\x18\x02 \x01(\x04R\n" +
@@ -1537,66 +1398,52 @@ func file_hwp_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hwp_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_hwp_v1_agent_proto_goTypes = []any{
-	(LogStream)(0),                // 0: hwp.v1.LogStream
-	(OutcomeKind)(0),              // 1: hwp.v1.OutcomeKind
-	(*AgentMessage)(nil),          // 2: hwp.v1.AgentMessage
-	(*AttemptRef)(nil),            // 3: hwp.v1.AttemptRef
-	(*Register)(nil),              // 4: hwp.v1.Register
-	(*Capacity)(nil),              // 5: hwp.v1.Capacity
-	(*Heartbeat)(nil),             // 6: hwp.v1.Heartbeat
-	(*LogChunk)(nil),              // 7: hwp.v1.LogChunk
-	(*Usage)(nil),                 // 8: hwp.v1.Usage
-	(*StepStarted)(nil),           // 9: hwp.v1.StepStarted
-	(*StepFinished)(nil),          // 10: hwp.v1.StepFinished
-	(*Outcome)(nil),               // 11: hwp.v1.Outcome
-	(*StepUsage)(nil),             // 12: hwp.v1.StepUsage
-	(*AttemptFinished)(nil),       // 13: hwp.v1.AttemptFinished
-	(*LogEnd)(nil),                // 14: hwp.v1.LogEnd
-	(*StreamTotal)(nil),           // 15: hwp.v1.StreamTotal
-	(*Drain)(nil),                 // 16: hwp.v1.Drain
-	nil,                           // 17: hwp.v1.Register.LabelsEntry
-	nil,                           // 18: hwp.v1.Capacity.ExtrasEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(LogStream)(0),        // 0: hwp.v1.LogStream
+	(OutcomeKind)(0),      // 1: hwp.v1.OutcomeKind
+	(*AgentMessage)(nil),  // 2: hwp.v1.AgentMessage
+	(*AttemptRef)(nil),    // 3: hwp.v1.AttemptRef
+	(*Register)(nil),      // 4: hwp.v1.Register
+	(*Capacity)(nil),      // 5: hwp.v1.Capacity
+	(*Heartbeat)(nil),     // 6: hwp.v1.Heartbeat
+	(*LogChunk)(nil),      // 7: hwp.v1.LogChunk
+	(*Usage)(nil),         // 8: hwp.v1.Usage
+	(*AttemptReport)(nil), // 9: hwp.v1.AttemptReport
+	(*StepReport)(nil),    // 10: hwp.v1.StepReport
+	(*Outcome)(nil),       // 11: hwp.v1.Outcome
+	(*LogEnd)(nil),        // 12: hwp.v1.LogEnd
+	(*StreamTotal)(nil),   // 13: hwp.v1.StreamTotal
+	(*Drain)(nil),         // 14: hwp.v1.Drain
+	nil,                   // 15: hwp.v1.Register.LabelsEntry
+	nil,                   // 16: hwp.v1.Capacity.ExtrasEntry
 }
 var file_hwp_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: hwp.v1.AgentMessage.register:type_name -> hwp.v1.Register
 	6,  // 1: hwp.v1.AgentMessage.heartbeat:type_name -> hwp.v1.Heartbeat
 	7,  // 2: hwp.v1.AgentMessage.log_chunk:type_name -> hwp.v1.LogChunk
 	8,  // 3: hwp.v1.AgentMessage.usage:type_name -> hwp.v1.Usage
-	9,  // 4: hwp.v1.AgentMessage.step_started:type_name -> hwp.v1.StepStarted
-	10, // 5: hwp.v1.AgentMessage.step_finished:type_name -> hwp.v1.StepFinished
-	13, // 6: hwp.v1.AgentMessage.attempt_finished:type_name -> hwp.v1.AttemptFinished
-	14, // 7: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
-	16, // 8: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
-	17, // 9: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
-	5,  // 10: hwp.v1.Register.capacity:type_name -> hwp.v1.Capacity
-	3,  // 11: hwp.v1.Register.attempts:type_name -> hwp.v1.AttemptRef
-	18, // 12: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
-	0,  // 13: hwp.v1.LogChunk.stream:type_name -> hwp.v1.LogStream
-	3,  // 14: hwp.v1.Usage.attempt:type_name -> hwp.v1.AttemptRef
-	3,  // 15: hwp.v1.StepStarted.attempt:type_name -> hwp.v1.AttemptRef
-	19, // 16: hwp.v1.StepStarted.time:type_name -> google.protobuf.Timestamp
-	3,  // 17: hwp.v1.StepFinished.attempt:type_name -> hwp.v1.AttemptRef
-	19, // 18: hwp.v1.StepFinished.time:type_name -> google.protobuf.Timestamp
-	11, // 19: hwp.v1.StepFinished.outcome:type_name -> hwp.v1.Outcome
-	12, // 20: hwp.v1.StepFinished.usage:type_name -> hwp.v1.StepUsage
-	1,  // 21: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
-	20, // 22: hwp.v1.StepUsage.user_cpu:type_name -> google.protobuf.Duration
-	20, // 23: hwp.v1.StepUsage.system_cpu:type_name -> google.protobuf.Duration
-	3,  // 24: hwp.v1.AttemptFinished.attempt:type_name -> hwp.v1.AttemptRef
-	19, // 25: hwp.v1.AttemptFinished.time:type_name -> google.protobuf.Timestamp
-	11, // 26: hwp.v1.AttemptFinished.outcome:type_name -> hwp.v1.Outcome
-	3,  // 27: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
-	15, // 28: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
-	0,  // 29: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	12, // 4: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
+	14, // 5: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
+	15, // 6: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
+	5,  // 7: hwp.v1.Register.capacity:type_name -> hwp.v1.Capacity
+	3,  // 8: hwp.v1.Register.attempts:type_name -> hwp.v1.AttemptRef
+	16, // 9: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
+	0,  // 10: hwp.v1.LogChunk.stream:type_name -> hwp.v1.LogStream
+	3,  // 11: hwp.v1.Usage.attempt:type_name -> hwp.v1.AttemptRef
+	3,  // 12: hwp.v1.AttemptReport.attempt:type_name -> hwp.v1.AttemptRef
+	10, // 13: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
+	11, // 14: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
+	11, // 15: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
+	1,  // 16: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
+	3,  // 17: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
+	13, // 18: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
+	0,  // 19: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_agent_proto_init() }
@@ -1609,9 +1456,6 @@ func file_hwp_v1_agent_proto_init() {
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_LogChunk)(nil),
 		(*AgentMessage_Usage)(nil),
-		(*AgentMessage_StepStarted)(nil),
-		(*AgentMessage_StepFinished)(nil),
-		(*AgentMessage_AttemptFinished)(nil),
 		(*AgentMessage_LogEnd)(nil),
 		(*AgentMessage_Drain)(nil),
 	}
@@ -1621,7 +1465,7 @@ func file_hwp_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_agent_proto_rawDesc), len(file_hwp_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

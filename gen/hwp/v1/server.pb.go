@@ -87,9 +87,7 @@ type ServerMessage struct {
 	// Types that are valid to be assigned to Payload:
 	//
 	//	*ServerMessage_Welcome
-	//	*ServerMessage_Assign
 	//	*ServerMessage_Cancel
-	//	*ServerMessage_ReportAck
 	//	*ServerMessage_LogAck
 	//	*ServerMessage_Drain
 	//	*ServerMessage_Heartbeat
@@ -144,28 +142,10 @@ func (x *ServerMessage) GetWelcome() *Welcome {
 	return nil
 }
 
-func (x *ServerMessage) GetAssign() *Assign {
-	if x != nil {
-		if x, ok := x.Payload.(*ServerMessage_Assign); ok {
-			return x.Assign
-		}
-	}
-	return nil
-}
-
 func (x *ServerMessage) GetCancel() *Cancel {
 	if x != nil {
 		if x, ok := x.Payload.(*ServerMessage_Cancel); ok {
 			return x.Cancel
-		}
-	}
-	return nil
-}
-
-func (x *ServerMessage) GetReportAck() *ReportAck {
-	if x != nil {
-		if x, ok := x.Payload.(*ServerMessage_ReportAck); ok {
-			return x.ReportAck
 		}
 	}
 	return nil
@@ -207,43 +187,29 @@ type ServerMessage_Welcome struct {
 	Welcome *Welcome `protobuf:"bytes,1,opt,name=welcome,proto3,oneof"`
 }
 
-type ServerMessage_Assign struct {
-	// Run this.
-	Assign *Assign `protobuf:"bytes,2,opt,name=assign,proto3,oneof"`
-}
-
 type ServerMessage_Cancel struct {
 	// Stop this.
-	Cancel *Cancel `protobuf:"bytes,3,opt,name=cancel,proto3,oneof"`
-}
-
-type ServerMessage_ReportAck struct {
-	// These reports are durable; forget them.
-	ReportAck *ReportAck `protobuf:"bytes,4,opt,name=report_ack,json=reportAck,proto3,oneof"`
+	Cancel *Cancel `protobuf:"bytes,2,opt,name=cancel,proto3,oneof"`
 }
 
 type ServerMessage_LogAck struct {
 	// These log bytes are durable; forget them.
-	LogAck *LogAck `protobuf:"bytes,5,opt,name=log_ack,json=logAck,proto3,oneof"`
+	LogAck *LogAck `protobuf:"bytes,3,opt,name=log_ack,json=logAck,proto3,oneof"`
 }
 
 type ServerMessage_Drain struct {
 	// The server stops: close this stream and connect again.
-	Drain *ServerDrain `protobuf:"bytes,6,opt,name=drain,proto3,oneof"`
+	Drain *ServerDrain `protobuf:"bytes,4,opt,name=drain,proto3,oneof"`
 }
 
 type ServerMessage_Heartbeat struct {
 	// Every 5 seconds: the server lives; renews the agent's lease.
-	Heartbeat *ServerHeartbeat `protobuf:"bytes,7,opt,name=heartbeat,proto3,oneof"`
+	Heartbeat *ServerHeartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
 func (*ServerMessage_Welcome) isServerMessage_Payload() {}
 
-func (*ServerMessage_Assign) isServerMessage_Payload() {}
-
 func (*ServerMessage_Cancel) isServerMessage_Payload() {}
-
-func (*ServerMessage_ReportAck) isServerMessage_Payload() {}
 
 func (*ServerMessage_LogAck) isServerMessage_Payload() {}
 
@@ -404,8 +370,8 @@ type Assign struct {
 	Attempt *AttemptRef `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The steps.
 	Steps []*Step `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
-	// How long the attempt may run; no limit when not set.
-	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// How long the attempt may run, in nanoseconds; 0: without limit.
+	Timeout int64 `protobuf:"varint,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// The job's name, namespace and queue, for the environment of its processes.
 	JobName string `protobuf:"bytes,4,opt,name=job_name,json=jobName,proto3" json:"job_name,omitempty"`
 	// The tenant.
@@ -414,7 +380,7 @@ type Assign struct {
 	Queue string `protobuf:"bytes,6,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Whether the server may hand the job out again: then the agent ends it before its lease runs out.
 	Retryable bool `protobuf:"varint,7,opt,name=retryable,proto3" json:"retryable,omitempty"`
-	// What is reserved for the attempt; limits where the machine can enforce them.
+	// What is reserved for the attempt; limits where the machine can enforce them. Not set: nothing.
 	Reserved      *Capacity `protobuf:"bytes,8,opt,name=reserved,proto3" json:"reserved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -464,11 +430,11 @@ func (x *Assign) GetSteps() []*Step {
 	return nil
 }
 
-func (x *Assign) GetTimeout() *durationpb.Duration {
+func (x *Assign) GetTimeout() int64 {
 	if x != nil {
 		return x.Timeout
 	}
-	return nil
+	return 0
 }
 
 func (x *Assign) GetJobName() string {
@@ -517,10 +483,10 @@ type Step struct {
 	Env map[string]string `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Where it starts; empty for the attempt's own folder.
 	WorkingDir string `protobuf:"bytes,4,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	// How long it may run; no limit when not set.
-	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// The time between SIGTERM and SIGKILL.
-	Grace         *durationpb.Duration `protobuf:"bytes,6,opt,name=grace,proto3" json:"grace,omitempty"`
+	// How long it may run, in nanoseconds; 0: without limit of its own.
+	Timeout int64 `protobuf:"varint,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// The time between SIGTERM and SIGKILL, in nanoseconds.
+	Grace         int64 `protobuf:"varint,6,opt,name=grace,proto3" json:"grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -583,18 +549,18 @@ func (x *Step) GetWorkingDir() string {
 	return ""
 }
 
-func (x *Step) GetTimeout() *durationpb.Duration {
+func (x *Step) GetTimeout() int64 {
 	if x != nil {
 		return x.Timeout
 	}
-	return nil
+	return 0
 }
 
-func (x *Step) GetGrace() *durationpb.Duration {
+func (x *Step) GetGrace() int64 {
 	if x != nil {
 		return x.Grace
 	}
-	return nil
+	return 0
 }
 
 // Cancel stops an attempt or a step.
@@ -661,52 +627,6 @@ func (x *Cancel) GetForce() bool {
 	return false
 }
 
-// ReportAck acknowledges reports.
-type ReportAck struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The request_id of each report.
-	RequestIds    []string `protobuf:"bytes,1,rep,name=request_ids,json=requestIds,proto3" json:"request_ids,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReportAck) Reset() {
-	*x = ReportAck{}
-	mi := &file_hwp_v1_server_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReportAck) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReportAck) ProtoMessage() {}
-
-func (x *ReportAck) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReportAck.ProtoReflect.Descriptor instead.
-func (*ReportAck) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *ReportAck) GetRequestIds() []string {
-	if x != nil {
-		return x.RequestIds
-	}
-	return nil
-}
-
 // LogAck acknowledges log bytes.
 type LogAck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -722,7 +642,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_hwp_v1_server_proto_msgTypes[7]
+	mi := &file_hwp_v1_server_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +654,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[7]
+	mi := &file_hwp_v1_server_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +667,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{7}
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LogAck) GetAttempt() *AttemptRef {
@@ -782,7 +702,7 @@ type ServerDrain struct {
 
 func (x *ServerDrain) Reset() {
 	*x = ServerDrain{}
-	mi := &file_hwp_v1_server_proto_msgTypes[8]
+	mi := &file_hwp_v1_server_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +714,7 @@ func (x *ServerDrain) String() string {
 func (*ServerDrain) ProtoMessage() {}
 
 func (x *ServerDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[8]
+	mi := &file_hwp_v1_server_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +727,7 @@ func (x *ServerDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerDrain.ProtoReflect.Descriptor instead.
 func (*ServerDrain) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{8}
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ServerDrain) GetReconnectAfter() *durationpb.Duration {
@@ -826,7 +746,7 @@ type ServerHeartbeat struct {
 
 func (x *ServerHeartbeat) Reset() {
 	*x = ServerHeartbeat{}
-	mi := &file_hwp_v1_server_proto_msgTypes[9]
+	mi := &file_hwp_v1_server_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +758,7 @@ func (x *ServerHeartbeat) String() string {
 func (*ServerHeartbeat) ProtoMessage() {}
 
 func (x *ServerHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[9]
+	mi := &file_hwp_v1_server_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,23 +771,20 @@ func (x *ServerHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerHeartbeat.ProtoReflect.Descriptor instead.
 func (*ServerHeartbeat) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{9}
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{8}
 }
 
 var File_hwp_v1_server_proto protoreflect.FileDescriptor
 
 const file_hwp_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x13hwp/v1/server.proto\x12\x06hwp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12hwp/v1/agent.proto\"\xe0\x02\n" +
+	"\x13hwp/v1/server.proto\x12\x06hwp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12hwp/v1/agent.proto\"\x82\x02\n" +
 	"\rServerMessage\x12+\n" +
 	"\awelcome\x18\x01 \x01(\v2\x0f.hwp.v1.WelcomeH\x00R\awelcome\x12(\n" +
-	"\x06assign\x18\x02 \x01(\v2\x0e.hwp.v1.AssignH\x00R\x06assign\x12(\n" +
-	"\x06cancel\x18\x03 \x01(\v2\x0e.hwp.v1.CancelH\x00R\x06cancel\x122\n" +
-	"\n" +
-	"report_ack\x18\x04 \x01(\v2\x11.hwp.v1.ReportAckH\x00R\treportAck\x12)\n" +
-	"\alog_ack\x18\x05 \x01(\v2\x0e.hwp.v1.LogAckH\x00R\x06logAck\x12+\n" +
-	"\x05drain\x18\x06 \x01(\v2\x13.hwp.v1.ServerDrainH\x00R\x05drain\x127\n" +
-	"\theartbeat\x18\a \x01(\v2\x17.hwp.v1.ServerHeartbeatH\x00R\theartbeatB\t\n" +
+	"\x06cancel\x18\x02 \x01(\v2\x0e.hwp.v1.CancelH\x00R\x06cancel\x12)\n" +
+	"\alog_ack\x18\x03 \x01(\v2\x0e.hwp.v1.LogAckH\x00R\x06logAck\x12+\n" +
+	"\x05drain\x18\x04 \x01(\v2\x13.hwp.v1.ServerDrainH\x00R\x05drain\x127\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x17.hwp.v1.ServerHeartbeatH\x00R\theartbeatB\t\n" +
 	"\apayload\"\xe2\x01\n" +
 	"\aWelcome\x12H\n" +
 	"\x12heartbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12/\n" +
@@ -879,34 +796,31 @@ const file_hwp_v1_server_proto_rawDesc = "" +
 	"\averdict\x18\x02 \x01(\x0e2\x0f.hwp.v1.VerdictR\averdict\x12\x1d\n" +
 	"\n" +
 	"log_offset\x18\x03 \x01(\x04R\tlogOffset\x12\x1b\n" +
-	"\tlog_ended\x18\x04 \x01(\bR\blogEnded\"\xaa\x02\n" +
+	"\tlog_ended\x18\x04 \x01(\bR\blogEnded\"\x8f\x02\n" +
 	"\x06Assign\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\"\n" +
-	"\x05steps\x18\x02 \x03(\v2\f.hwp.v1.StepR\x05steps\x123\n" +
-	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x19\n" +
+	"\x05steps\x18\x02 \x03(\v2\f.hwp.v1.StepR\x05steps\x12\x18\n" +
+	"\atimeout\x18\x03 \x01(\x03R\atimeout\x12\x19\n" +
 	"\bjob_name\x18\x04 \x01(\tR\ajobName\x12\x1c\n" +
 	"\tnamespace\x18\x05 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05queue\x18\x06 \x01(\tR\x05queue\x12\x1c\n" +
 	"\tretryable\x18\a \x01(\bR\tretryable\x12,\n" +
-	"\breserved\x18\b \x01(\v2\x10.hwp.v1.CapacityR\breserved\"\x96\x02\n" +
+	"\breserved\x18\b \x01(\v2\x10.hwp.v1.CapacityR\breserved\"\xe0\x01\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x12'\n" +
 	"\x03env\x18\x03 \x03(\v2\x15.hwp.v1.Step.EnvEntryR\x03env\x12\x1f\n" +
 	"\vworking_dir\x18\x04 \x01(\tR\n" +
-	"workingDir\x123\n" +
-	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12/\n" +
-	"\x05grace\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x1a6\n" +
+	"workingDir\x12\x18\n" +
+	"\atimeout\x18\x05 \x01(\x03R\atimeout\x12\x14\n" +
+	"\x05grace\x18\x06 \x01(\x03R\x05grace\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"`\n" +
 	"\x06Cancel\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x05R\x04step\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\",\n" +
-	"\tReportAck\x12\x1f\n" +
-	"\vrequest_ids\x18\x01 \x03(\tR\n" +
-	"requestIds\"d\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"d\n" +
 	"\x06LogAck\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x14\n" +
@@ -935,7 +849,7 @@ func file_hwp_v1_server_proto_rawDescGZIP() []byte {
 }
 
 var file_hwp_v1_server_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hwp_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_hwp_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_hwp_v1_server_proto_goTypes = []any{
 	(Verdict)(0),                // 0: hwp.v1.Verdict
 	(*ServerMessage)(nil),       // 1: hwp.v1.ServerMessage
@@ -944,43 +858,37 @@ var file_hwp_v1_server_proto_goTypes = []any{
 	(*Assign)(nil),              // 4: hwp.v1.Assign
 	(*Step)(nil),                // 5: hwp.v1.Step
 	(*Cancel)(nil),              // 6: hwp.v1.Cancel
-	(*ReportAck)(nil),           // 7: hwp.v1.ReportAck
-	(*LogAck)(nil),              // 8: hwp.v1.LogAck
-	(*ServerDrain)(nil),         // 9: hwp.v1.ServerDrain
-	(*ServerHeartbeat)(nil),     // 10: hwp.v1.ServerHeartbeat
-	nil,                         // 11: hwp.v1.Step.EnvEntry
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
-	(*AttemptRef)(nil),          // 13: hwp.v1.AttemptRef
-	(*Capacity)(nil),            // 14: hwp.v1.Capacity
+	(*LogAck)(nil),              // 7: hwp.v1.LogAck
+	(*ServerDrain)(nil),         // 8: hwp.v1.ServerDrain
+	(*ServerHeartbeat)(nil),     // 9: hwp.v1.ServerHeartbeat
+	nil,                         // 10: hwp.v1.Step.EnvEntry
+	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
+	(*AttemptRef)(nil),          // 12: hwp.v1.AttemptRef
+	(*Capacity)(nil),            // 13: hwp.v1.Capacity
 }
 var file_hwp_v1_server_proto_depIdxs = []int32{
 	2,  // 0: hwp.v1.ServerMessage.welcome:type_name -> hwp.v1.Welcome
-	4,  // 1: hwp.v1.ServerMessage.assign:type_name -> hwp.v1.Assign
-	6,  // 2: hwp.v1.ServerMessage.cancel:type_name -> hwp.v1.Cancel
-	7,  // 3: hwp.v1.ServerMessage.report_ack:type_name -> hwp.v1.ReportAck
-	8,  // 4: hwp.v1.ServerMessage.log_ack:type_name -> hwp.v1.LogAck
-	9,  // 5: hwp.v1.ServerMessage.drain:type_name -> hwp.v1.ServerDrain
-	10, // 6: hwp.v1.ServerMessage.heartbeat:type_name -> hwp.v1.ServerHeartbeat
-	12, // 7: hwp.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	12, // 8: hwp.v1.Welcome.lease:type_name -> google.protobuf.Duration
-	3,  // 9: hwp.v1.Welcome.verdicts:type_name -> hwp.v1.AttemptVerdict
-	13, // 10: hwp.v1.AttemptVerdict.attempt:type_name -> hwp.v1.AttemptRef
-	0,  // 11: hwp.v1.AttemptVerdict.verdict:type_name -> hwp.v1.Verdict
-	13, // 12: hwp.v1.Assign.attempt:type_name -> hwp.v1.AttemptRef
-	5,  // 13: hwp.v1.Assign.steps:type_name -> hwp.v1.Step
-	12, // 14: hwp.v1.Assign.timeout:type_name -> google.protobuf.Duration
-	14, // 15: hwp.v1.Assign.reserved:type_name -> hwp.v1.Capacity
-	11, // 16: hwp.v1.Step.env:type_name -> hwp.v1.Step.EnvEntry
-	12, // 17: hwp.v1.Step.timeout:type_name -> google.protobuf.Duration
-	12, // 18: hwp.v1.Step.grace:type_name -> google.protobuf.Duration
-	13, // 19: hwp.v1.Cancel.attempt:type_name -> hwp.v1.AttemptRef
-	13, // 20: hwp.v1.LogAck.attempt:type_name -> hwp.v1.AttemptRef
-	12, // 21: hwp.v1.ServerDrain.reconnect_after:type_name -> google.protobuf.Duration
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	6,  // 1: hwp.v1.ServerMessage.cancel:type_name -> hwp.v1.Cancel
+	7,  // 2: hwp.v1.ServerMessage.log_ack:type_name -> hwp.v1.LogAck
+	8,  // 3: hwp.v1.ServerMessage.drain:type_name -> hwp.v1.ServerDrain
+	9,  // 4: hwp.v1.ServerMessage.heartbeat:type_name -> hwp.v1.ServerHeartbeat
+	11, // 5: hwp.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	11, // 6: hwp.v1.Welcome.lease:type_name -> google.protobuf.Duration
+	3,  // 7: hwp.v1.Welcome.verdicts:type_name -> hwp.v1.AttemptVerdict
+	12, // 8: hwp.v1.AttemptVerdict.attempt:type_name -> hwp.v1.AttemptRef
+	0,  // 9: hwp.v1.AttemptVerdict.verdict:type_name -> hwp.v1.Verdict
+	12, // 10: hwp.v1.Assign.attempt:type_name -> hwp.v1.AttemptRef
+	5,  // 11: hwp.v1.Assign.steps:type_name -> hwp.v1.Step
+	13, // 12: hwp.v1.Assign.reserved:type_name -> hwp.v1.Capacity
+	10, // 13: hwp.v1.Step.env:type_name -> hwp.v1.Step.EnvEntry
+	12, // 14: hwp.v1.Cancel.attempt:type_name -> hwp.v1.AttemptRef
+	12, // 15: hwp.v1.LogAck.attempt:type_name -> hwp.v1.AttemptRef
+	11, // 16: hwp.v1.ServerDrain.reconnect_after:type_name -> google.protobuf.Duration
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_server_proto_init() }
@@ -991,9 +899,7 @@ func file_hwp_v1_server_proto_init() {
 	file_hwp_v1_agent_proto_init()
 	file_hwp_v1_server_proto_msgTypes[0].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
-		(*ServerMessage_Assign)(nil),
 		(*ServerMessage_Cancel)(nil),
-		(*ServerMessage_ReportAck)(nil),
 		(*ServerMessage_LogAck)(nil),
 		(*ServerMessage_Drain)(nil),
 		(*ServerMessage_Heartbeat)(nil),
@@ -1004,7 +910,7 @@ func file_hwp_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_server_proto_rawDesc), len(file_hwp_v1_server_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -254,13 +254,15 @@ func (x *RenewCertificateResponse) GetCaDer() []byte {
 	return nil
 }
 
-// ConnectRequest is a frame from the agent: as many messages as were ready.
+// ConnectRequest is a frame from the agent: as much as was ready.
 type ConnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The messages, in order.
 	Messages []*AgentMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
 	// When the agent sent the frame, by its own clock; leases count from the server's receipt of it.
-	SendTime      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
+	SendTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
+	// Reports, in order. The agent keeps them until the server has acknowledged them, and sends them again on a new stream.
+	Reports       []*AttemptReport `protobuf:"bytes,3,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,13 +311,24 @@ func (x *ConnectRequest) GetSendTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ConnectResponse is a frame from the server: as many messages as were ready.
+func (x *ConnectRequest) GetReports() []*AttemptReport {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+// ConnectResponse is a frame from the server: as much as was ready.
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The messages, in order.
-	Messages      []*ServerMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The messages, in order; to be obeyed after the assignments.
+	Messages []*ServerMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// Attempts to run. One that the agent has not shown that it has is sent again.
+	Assignments []*Assign `protobuf:"bytes,2,rep,name=assignments,proto3" json:"assignments,omitempty"`
+	// That many more of the reports on this stream are durable, the oldest first; forget them.
+	ReportsAcknowledged int32 `protobuf:"varint,3,opt,name=reports_acknowledged,json=reportsAcknowledged,proto3" json:"reports_acknowledged,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *ConnectResponse) Reset() {
@@ -355,6 +368,20 @@ func (x *ConnectResponse) GetMessages() []*ServerMessage {
 	return nil
 }
 
+func (x *ConnectResponse) GetAssignments() []*Assign {
+	if x != nil {
+		return x.Assignments
+	}
+	return nil
+}
+
+func (x *ConnectResponse) GetReportsAcknowledged() int32 {
+	if x != nil {
+		return x.ReportsAcknowledged
+	}
+	return 0
+}
+
 var File_hwp_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_hwp_v1_worker_service_proto_rawDesc = "" +
@@ -372,12 +399,15 @@ const file_hwp_v1_worker_service_proto_rawDesc = "" +
 	"\acsr_der\x18\x01 \x01(\fR\x06csrDer\"Z\n" +
 	"\x18RenewCertificateResponse\x12'\n" +
 	"\x0fcertificate_der\x18\x01 \x01(\fR\x0ecertificateDer\x12\x15\n" +
-	"\x06ca_der\x18\x02 \x01(\fR\x05caDer\"{\n" +
+	"\x06ca_der\x18\x02 \x01(\fR\x05caDer\"\xac\x01\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\bmessages\x18\x01 \x03(\v2\x14.hwp.v1.AgentMessageR\bmessages\x127\n" +
-	"\tsend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"D\n" +
+	"\tsend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\x12/\n" +
+	"\areports\x18\x03 \x03(\v2\x15.hwp.v1.AttemptReportR\areports\"\xa9\x01\n" +
 	"\x0fConnectResponse\x121\n" +
-	"\bmessages\x18\x01 \x03(\v2\x15.hwp.v1.ServerMessageR\bmessages2\x98\x02\n" +
+	"\bmessages\x18\x01 \x03(\v2\x15.hwp.v1.ServerMessageR\bmessages\x120\n" +
+	"\vassignments\x18\x02 \x03(\v2\x0e.hwp.v1.AssignR\vassignments\x121\n" +
+	"\x14reports_acknowledged\x18\x03 \x01(\x05R\x13reportsAcknowledged2\x98\x02\n" +
 	"\rWorkerService\x12@\n" +
 	"\x06Enroll\x12\x15.hwp.v1.EnrollRequest\x1a\x16.hwp.v1.EnrollResponse\"\a\x8a\xaf\x1a\x03\x12\x01\x01\x12m\n" +
 	"\x10RenewCertificate\x12\x1f.hwp.v1.RenewCertificateRequest\x1a .hwp.v1.RenewCertificateResponse\"\x16\x8a\xaf\x1a\x12\n" +
@@ -409,23 +439,27 @@ var file_hwp_v1_worker_service_proto_goTypes = []any{
 	(*ConnectResponse)(nil),          // 5: hwp.v1.ConnectResponse
 	(*AgentMessage)(nil),             // 6: hwp.v1.AgentMessage
 	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
-	(*ServerMessage)(nil),            // 8: hwp.v1.ServerMessage
+	(*AttemptReport)(nil),            // 8: hwp.v1.AttemptReport
+	(*ServerMessage)(nil),            // 9: hwp.v1.ServerMessage
+	(*Assign)(nil),                   // 10: hwp.v1.Assign
 }
 var file_hwp_v1_worker_service_proto_depIdxs = []int32{
-	6, // 0: hwp.v1.ConnectRequest.messages:type_name -> hwp.v1.AgentMessage
-	7, // 1: hwp.v1.ConnectRequest.send_time:type_name -> google.protobuf.Timestamp
-	8, // 2: hwp.v1.ConnectResponse.messages:type_name -> hwp.v1.ServerMessage
-	0, // 3: hwp.v1.WorkerService.Enroll:input_type -> hwp.v1.EnrollRequest
-	2, // 4: hwp.v1.WorkerService.RenewCertificate:input_type -> hwp.v1.RenewCertificateRequest
-	4, // 5: hwp.v1.WorkerService.Connect:input_type -> hwp.v1.ConnectRequest
-	1, // 6: hwp.v1.WorkerService.Enroll:output_type -> hwp.v1.EnrollResponse
-	3, // 7: hwp.v1.WorkerService.RenewCertificate:output_type -> hwp.v1.RenewCertificateResponse
-	5, // 8: hwp.v1.WorkerService.Connect:output_type -> hwp.v1.ConnectResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6,  // 0: hwp.v1.ConnectRequest.messages:type_name -> hwp.v1.AgentMessage
+	7,  // 1: hwp.v1.ConnectRequest.send_time:type_name -> google.protobuf.Timestamp
+	8,  // 2: hwp.v1.ConnectRequest.reports:type_name -> hwp.v1.AttemptReport
+	9,  // 3: hwp.v1.ConnectResponse.messages:type_name -> hwp.v1.ServerMessage
+	10, // 4: hwp.v1.ConnectResponse.assignments:type_name -> hwp.v1.Assign
+	0,  // 5: hwp.v1.WorkerService.Enroll:input_type -> hwp.v1.EnrollRequest
+	2,  // 6: hwp.v1.WorkerService.RenewCertificate:input_type -> hwp.v1.RenewCertificateRequest
+	4,  // 7: hwp.v1.WorkerService.Connect:input_type -> hwp.v1.ConnectRequest
+	1,  // 8: hwp.v1.WorkerService.Enroll:output_type -> hwp.v1.EnrollResponse
+	3,  // 9: hwp.v1.WorkerService.RenewCertificate:output_type -> hwp.v1.RenewCertificateResponse
+	5,  // 10: hwp.v1.WorkerService.Connect:output_type -> hwp.v1.ConnectResponse
+	8,  // [8:11] is the sub-list for method output_type
+	5,  // [5:8] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_worker_service_proto_init() }

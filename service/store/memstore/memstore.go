@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
@@ -24,6 +25,7 @@ type Store struct {
 	fail     func() error
 	failed   error
 	closed   bool
+	term     uint64
 }
 
 type logData struct {
@@ -77,13 +79,21 @@ func (s *Store) Close() error {
 
 // Commit implements store.Committer.
 func (s *Store) Commit(_ context.Context, b *store.Batch) error {
-	return s.write(func() {
-		for _, list := range [][]job.Job{b.Accepted, b.Changed} {
-			for i := range list {
-				s.jobs[list[i].ID] = list[i] // a job is a value that never changes
+	deposed := false
+	err := s.write(func() {
+		if deposed = b.Term != 0 && b.Term != s.term; deposed {
+			return
+		}
+		for _, list := range [][]*job.Job{b.Accepted, b.Changed} {
+			for _, j := range list {
+				s.jobs[j.ID] = *j // a job is a value that never changes
 			}
 		}
+		for _, e := range b.Ends {
+			s.log(e.Ref).end = &e
+		}
 		for _, r := range b.Requests {
+			r.Jobs = slices.Clone(r.Jobs)
 			s.requests[r.ID] = r
 		}
 		for _, r := range b.Records {
@@ -94,6 +104,45 @@ func (s *Store) Commit(_ context.Context, b *store.Batch) error {
 			}
 		}
 	})
+	if deposed {
+		return store.ErrDeposed
+	}
+	return err
+}
+
+// Lead implements store.Leader.
+func (s *Store) Lead(context.Context) (term uint64, err error) {
+	err = s.write(func() {
+		s.term++
+		term = s.term
+	})
+	return term, err
+}
+
+// Expire implements store.Expirer.
+func (s *Store) Expire(_ context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error) {
+	err = s.write(func() {
+		for id, j := range s.jobs {
+			if !j.State.Terminal() || !j.Ended.Before(endedBefore) {
+				continue
+			}
+			removed++
+			delete(s.jobs, id)
+			maps.DeleteFunc(s.logs, func(ref store.LogRef, _ *logData) bool { return ref.Job == id })
+		}
+		maps.DeleteFunc(s.requests, func(_ string, r store.Request) bool { return r.Expires.Before(expiredBefore) })
+	})
+	return removed, false, err
+}
+
+// JobsByID implements store.Jobs.
+func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job)) error {
+	for _, id := range ids {
+		if j, err := s.Job(ctx, id); err == nil {
+			visit(j)
+		}
+	}
+	return ctx.Err()
 }
 
 // Job implements store.Jobs.
@@ -102,7 +151,7 @@ func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 	defer s.mu.RUnlock()
 	j, ok := s.jobs[id]
 	if !ok {
-		return j, job.Errorf(job.CodeNotFound, job.ReasonJobNotFound, "there is no job %q; `hodei job list` shows those that are known", id)
+		return j, job.NotFound(id.String())
 	}
 	return j, nil
 }
@@ -111,13 +160,13 @@ func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 func (s *Store) ListJobs(_ context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	ids := slices.Sorted(maps.Keys(s.jobs))
+	ids := slices.SortedFunc(maps.Keys(s.jobs), job.ID.Compare)
 	var out []job.Job
 	for _, id := range slices.Backward(ids) {
 		if len(out) == limit {
 			break
 		}
-		if j := s.jobs[id]; (before == "" || id < before) && filter.Matches(&j) {
+		if j := s.jobs[id]; (before.IsZero() || id.Compare(before) < 0) && filter.Matches(&j) {
 			out = append(out, j)
 		}
 	}
@@ -128,7 +177,7 @@ func (s *Store) ListJobs(_ context.Context, filter store.Filter, before job.ID, 
 func (s *Store) Unfinished(_ context.Context, visit func(job.Job) error) (int, error) {
 	s.mu.RLock()
 	var unfinished []job.Job
-	for _, id := range slices.Sorted(maps.Keys(s.jobs)) {
+	for _, id := range slices.SortedFunc(maps.Keys(s.jobs), job.ID.Compare) {
 		if j := s.jobs[id]; !j.State.Terminal() {
 			unfinished = append(unfinished, j)
 		}

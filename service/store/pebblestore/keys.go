@@ -10,42 +10,56 @@ import (
 
 // The layout. The first byte of a key says what it holds:
 //
-//	v                                     the version of this layout
-//	s <job>                               spec of a job, written once
-//	j <job>                               state of a job
-//	u <job>                               (empty) the job has not ended
-//	n <namespace> 0 <job>                 (empty) index for listing
-//	r <request id>                        what a request_id made
-//	k <kind> 0 <key>                      a small record
-//	l <job> 0 <attempt be32> <offset be64>  a log chunk
-//	e <job> 0 <attempt be32>              the end of a log
-//	q <key>                               a value that could not be read, set aside
+//	v                                       the version of this layout
+//	t                                       the last term, be64
+//	s <job>                                 when the job was accepted, and its spec; written once
+//	j <job>                                 the last state of an ended job; written once
+//	h <number be64>                         what one commit did to unfinished jobs, see hot.go
+//	x <namespace> 0 <kind> <value> 0 <job>  ids of jobs for listing, see index.go
+//	r <6 hours be32> <request id>           what a request_id made, by when it expires
+//	k <kind> 0 <key>                        a small record
+//	l <job> <attempt be32> <offset be64>    a log chunk
+//	e <job> <attempt be32>                  the end of a log
+//	q <key>                                 a value that could not be read, set aside
 //
 // Ids of jobs grow, so the order of keys is the order of age.
-var formatKey = []byte{'v'}
+const (
+	formatPrefix     = 'v'
+	termPrefix       = 't'
+	specPrefix       = 's'
+	endedPrefix      = 'j'
+	hotPrefix        = 'h'
+	indexPrefix      = 'x'
+	requestPrefix    = 'r'
+	recordPrefix     = 'k'
+	chunkPrefix      = 'l'
+	logEndPrefix     = 'e'
+	quarantinePrefix = 'q'
+)
 
-func specKey(id job.ID) []byte       { return append([]byte{'s'}, id...) }
-func stateKey(id job.ID) []byte      { return append([]byte{'j'}, id...) }
-func unfinishedKey(id job.ID) []byte { return append([]byte{'u'}, id...) }
-func requestKey(id string) []byte    { return append([]byte{'r'}, id...) }
-
-func namespacePrefix(namespace string) []byte { return append(append([]byte{'n'}, namespace...), 0) }
-
-func namespaceKey(namespace string, id job.ID) []byte {
-	return append(namespacePrefix(namespace), id...)
+// jobKey appends the key of one record of a job.
+func jobKey(key []byte, prefix byte, id job.ID) []byte {
+	return append(append(key, prefix), id[:]...)
 }
+
+// idOf returns the id at the end of a key.
+func idOf(key []byte) (id job.ID) {
+	copy(id[:], key[max(len(key)-len(id), 0):])
+	return id
+}
+
+func hotKey(number uint64) []byte { return binary.BigEndian.AppendUint64([]byte{hotPrefix}, number) }
 
 func recordKey(kind, key string) []byte {
-	return append(append(append([]byte{'k'}, kind...), 0), key...)
+	return append(append(append([]byte{recordPrefix}, kind...), 0), key...)
 }
 
-func logKey(kind byte, ref store.LogRef) []byte {
-	key := append(append([]byte{kind}, ref.Job...), 0)
-	return binary.BigEndian.AppendUint32(key, uint32(ref.Attempt))
+func logKey(prefix byte, ref store.LogRef) []byte {
+	return binary.BigEndian.AppendUint32(jobKey(nil, prefix, ref.Job), uint32(ref.Attempt))
 }
 
 func chunkKey(ref store.LogRef, offset uint64) []byte {
-	return binary.BigEndian.AppendUint64(logKey('l', ref), offset)
+	return binary.BigEndian.AppendUint64(logKey(chunkPrefix, ref), offset)
 }
 
 // chunkOffset returns the offset in a chunk's key.

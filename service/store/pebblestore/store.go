@@ -3,9 +3,11 @@ package pebblestore
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -38,6 +40,12 @@ type Store struct {
 	logger *slog.Logger
 	failed atomic.Pointer[error] // the first failed write
 	broken chan struct{}         // closed with it
+
+	committing sync.Mutex // held by the one who changes jobs
+	hot        hot
+	term       uint64 // guarded by committing
+	expiring   sync.Mutex
+	spans      spans
 }
 
 // Open opens the store in dir, and makes it when there is none. The error says when another process has it open, when a
@@ -52,8 +60,10 @@ func Open(dir string, options Options) (*Store, error) {
 		return nil, explainOpen(dir, err)
 	}
 	s.db = db
-	if err := s.checkFormat(dir); err != nil {
-		return nil, errors.Join(err, db.Close())
+	for _, step := range []func() error{func() error { return s.checkFormat(dir) }, s.loadTerm, s.loadHot, s.loadSpans} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
 	}
 	return s, nil
 }
@@ -82,12 +92,12 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 }
 
 // formatVersion is the layout of the keys. A store of a newer one is refused.
-const formatVersion = 1
+const formatVersion = 2
 
 func (s *Store) checkFormat(dir string) error {
-	value, err := s.get(formatKey)
+	value, err := s.get([]byte{formatPrefix})
 	if errors.Is(err, pebble.ErrNotFound) {
-		return s.write(s.db.NewBatch(), func(b *pebble.Batch) error { return b.Set(formatKey, []byte{formatVersion}, nil) })
+		return s.write(s.db.NewBatch(), func(b *pebble.Batch) error { return b.Set([]byte{formatPrefix}, []byte{formatVersion}, nil) })
 	}
 	if err != nil {
 		return fmt.Errorf("reading the format of the store in %s: %w", dir, err)
@@ -141,35 +151,83 @@ func (s *Store) get(key []byte) ([]byte, error) {
 	return out, closer.Close()
 }
 
+func (s *Store) loadTerm() error {
+	value, err := s.get([]byte{termPrefix})
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the term: %w", err)
+	case len(value) != 8:
+		return fmt.Errorf("the record of the term has %d bytes instead of 8: the data folder is damaged; restore a backup", len(value))
+	}
+	s.term = binary.BigEndian.Uint64(value)
+	return nil
+}
+
+// Lead implements store.Leader.
+func (s *Store) Lead(context.Context) (uint64, error) {
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	term := s.term + 1
+	err := s.write(s.db.NewBatch(), func(b *pebble.Batch) error {
+		return b.Set([]byte{termPrefix}, binary.BigEndian.AppendUint64(nil, term), nil)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("writing the term: %w", err)
+	}
+	s.term = term
+	return term, nil
+}
+
 // Commit implements store.Committer.
 func (s *Store) Commit(_ context.Context, b *store.Batch) error {
-	return s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
-		w := writer{batch: batch}
-		for i := range b.Accepted {
-			w.accept(&b.Accepted[i])
+	jobs := len(b.Accepted) + len(b.Changed)
+	var block *blockWriter
+	if jobs > 0 || b.Term != 0 {
+		s.committing.Lock()
+		defer s.committing.Unlock()
+		if b.Term != 0 && b.Term != s.term {
+			return store.ErrDeposed
 		}
-		for i := range b.Changed {
-			w.change(&b.Changed[i])
+		block = newBlockWriter(jobs)
+	}
+	gone := 0
+	err := s.write(s.db.NewBatchWithSize(256*jobs+1024), func(batch *pebble.Batch) error {
+		w := writer{batch: batch}
+		if jobs > 0 {
+			w.jobs(b, block)
+			gone = s.shrink(&w, block)
+			w.set(hotKey(s.hot.next()), block.buffer)
+		}
+		for i := range b.Ends {
+			w.set(logKey(logEndPrefix, b.Ends[i].Ref), storerecord.AppendLogEnd(w.value[:0], &b.Ends[i]))
 		}
 		for i := range b.Requests {
-			w.set(requestKey(b.Requests[i].ID), storerecord.AppendRequest(w.value[:0], &b.Requests[i]))
+			w.set(requestKey(&b.Requests[i]), storerecord.AppendRequest(w.value[:0], &b.Requests[i]))
+			s.spans.add(requestSpanOf(b.Requests[i].Expires))
 		}
 		for i := range b.Records {
 			w.record(&b.Records[i])
 		}
 		return w.err
 	})
+	if err == nil && jobs > 0 {
+		s.hot.apply(block.entries)
+		s.hot.drop(gone)
+	}
+	return err
 }
 
-// writer fills a batch, reusing its buffer, and keeps the first error.
+// writer fills a batch, reusing its buffers, and keeps the first error.
 type writer struct {
 	batch *pebble.Batch
+	key   []byte
 	value []byte
 	err   error
 }
 
 func (w *writer) set(key, value []byte) {
-	w.value = value
 	if w.err == nil {
 		w.err = w.batch.Set(key, value, nil)
 	}
@@ -181,19 +239,44 @@ func (w *writer) delete(key []byte) {
 	}
 }
 
-func (w *writer) accept(j *job.Job) {
-	w.set(specKey(j.ID), storerecord.AppendSpec(w.value[:0], j.Spec))
-	w.set(stateKey(j.ID), storerecord.AppendState(w.value[:0], j))
-	w.set(namespaceKey(j.Spec.Namespace, j.ID), nil)
-	if !j.State.Terminal() {
-		w.set(unfinishedKey(j.ID), nil)
+func (w *writer) deleteRange(from, to []byte) {
+	if w.err == nil {
+		w.err = w.batch.DeleteRange(from, to, nil)
 	}
 }
 
-func (w *writer) change(j *job.Job) {
-	w.set(stateKey(j.ID), storerecord.AppendState(w.value[:0], j))
-	if j.State.Terminal() {
-		w.delete(unfinishedKey(j.ID))
+// job sets one of the records of a job.
+func (w *writer) job(prefix byte, j *job.Job, appendRecord func([]byte, *job.Job) []byte) {
+	w.key, w.value = jobKey(w.key[:0], prefix, j.ID), appendRecord(w.value[:0], j)
+	w.set(w.key, w.value)
+}
+
+func (w *writer) jobs(b *store.Batch, block *blockWriter) {
+	var lists postings
+	for _, j := range b.Accepted {
+		w.job(specPrefix, j, appendAccepted)
+		lists.accept(j)
+		w.state(j, true, block, &lists)
+	}
+	for _, j := range b.Changed {
+		w.state(j, false, block, &lists)
+	}
+	lists.write(w)
+}
+
+// state writes where a job stands: in the log of unfinished jobs, or for good.
+func (w *writer) state(j *job.Job, isNew bool, block *blockWriter, lists *postings) {
+	switch {
+	case j.State.Terminal():
+		w.job(endedPrefix, j, storerecord.AppendState)
+		lists.end(j)
+		if !isNew {
+			block.add(hotEnded, j.ID)
+		}
+	case isNew && isAsAccepted(j):
+		block.add(hotAccepted, j.ID)
+	default:
+		block.change(j.ID, func(b []byte) []byte { return storerecord.AppendState(b, j) })
 	}
 }
 

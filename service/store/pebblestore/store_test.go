@@ -56,13 +56,13 @@ type dirStore struct {
 	dir string
 }
 
-func accepted(t *testing.T, n int) job.Job {
+func accepted(t *testing.T, n int) *job.Job {
 	t.Helper()
-	j, err := job.New(job.ID(fmt.Sprintf("job_%06d", n)), job.Spec{Steps: []job.Step{{Argv: []string{"true"}}}}, time.Unix(1, 0).UTC())
+	j, err := job.New(job.NewID(time.Unix(int64(n), 0), 0, 0), job.Spec{Steps: []job.Step{{Argv: []string{"true"}}}}, time.Unix(1, 0).UTC())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return &j
 }
 
 // After the loss of power at any moment, with none, some or all of what was not synced, every acknowledged fact is there.
@@ -80,8 +80,8 @@ func TestWhatWasAcknowledgedSurvivesTheLossOfPower(t *testing.T) {
 				defer close(done)
 				for n := 1; n <= total; n++ {
 					j := accepted(t, n)
-					chunk := store.Chunk{Ref: store.LogRef{Job: j.ID, Attempt: 1}, Stream: store.Stdout, Data: []byte(j.ID)}
-					if s.Commit(t.Context(), &store.Batch{Accepted: []job.Job{j}}) != nil || s.AppendLogs(t.Context(), []store.Chunk{chunk}, nil) != nil {
+					chunk := store.Chunk{Ref: store.LogRef{Job: j.ID, Attempt: 1}, Stream: store.Stdout, Data: j.ID[:]}
+					if s.Commit(t.Context(), &store.Batch{Accepted: []*job.Job{j}}) != nil || s.AppendLogs(t.Context(), []store.Chunk{chunk}, nil) != nil {
 						t.Error("a write failed")
 						return
 					}
@@ -127,19 +127,19 @@ func TestFailedSyncStopsAllWrites(t *testing.T) {
 		return nil
 	}))
 	s := openAt(t, "data", fs)
-	if err := s.Commit(t.Context(), &store.Batch{Accepted: []job.Job{accepted(t, 1)}}); err != nil {
+	if err := s.Commit(t.Context(), &store.Batch{Accepted: []*job.Job{accepted(t, 1)}}); err != nil {
 		t.Fatal(err)
 	}
 	broken.Store(true)
-	if err := s.Commit(t.Context(), &store.Batch{Accepted: []job.Job{accepted(t, 2)}}); err == nil {
+	if err := s.Commit(t.Context(), &store.Batch{Accepted: []*job.Job{accepted(t, 2)}}); err == nil {
 		t.Error("a commit whose sync failed was acknowledged")
 	}
 	<-s.Failed()
 	broken.Store(false)
-	if err := s.Commit(t.Context(), &store.Batch{Accepted: []job.Job{accepted(t, 3)}}); err == nil {
+	if err := s.Commit(t.Context(), &store.Batch{Accepted: []*job.Job{accepted(t, 3)}}); err == nil {
 		t.Error("a commit after a failed one was acknowledged")
 	}
-	if err := s.AppendLogs(t.Context(), []store.Chunk{{Ref: store.LogRef{Job: "j", Attempt: 1}, Data: []byte("x")}}, nil); err == nil {
+	if err := s.AppendLogs(t.Context(), []store.Chunk{{Ref: store.LogRef{Job: job.ID{1}, Attempt: 1}, Data: []byte("x")}}, nil); err == nil {
 		t.Error("an append after a failed commit was acknowledged")
 	}
 	if _, err := s.Job(t.Context(), accepted(t, 1).ID); err != nil {
@@ -163,7 +163,7 @@ func TestNewerStoreIsRefused(t *testing.T) {
 	if err := openAt(t, "data", fs).Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, fs, func(db *pebble.DB) error { return db.Set([]byte("v"), []byte{2}, pebble.Sync) })
+	edit(t, fs, func(db *pebble.DB) error { return db.Set([]byte("v"), []byte{3}, pebble.Sync) })
 	if _, err := pebblestore.Open("data", pebblestore.Options{FS: fs}); err == nil || !strings.Contains(err.Error(), "format") {
 		t.Errorf("a newer store gave %v", err)
 	}
@@ -174,13 +174,16 @@ func TestDamagedJobIsSetAside(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewMem()
 	s := openAt(t, "data", fs)
-	if err := s.Commit(t.Context(), &store.Batch{Accepted: []job.Job{accepted(t, 1), accepted(t, 2), accepted(t, 3)}}); err != nil {
+	if err := s.Commit(t.Context(), &store.Batch{Accepted: []*job.Job{accepted(t, 1), accepted(t, 2), accepted(t, 3)}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, fs, func(db *pebble.DB) error { return db.Set([]byte("jjob_000002"), []byte("garbage"), pebble.Sync) })
+	damagedID := accepted(t, 2).ID
+	edit(t, fs, func(db *pebble.DB) error {
+		return db.Set(append([]byte{'s'}, damagedID[:]...), []byte("garbage that is no spec"), pebble.Sync)
+	})
 	for _, want := range []int{1, 0} {
 		s = openAt(t, "data", fs)
 		seen := 0
@@ -188,7 +191,7 @@ func TestDamagedJobIsSetAside(t *testing.T) {
 		if err != nil || damaged != want || seen != 2 {
 			t.Errorf("%d jobs seen, %d damaged, %v; want 2 and %d", seen, damaged, err, want)
 		}
-		if list, err := s.ListJobs(t.Context(), store.Filter{}, "", 10); err != nil || len(list) != 2 {
+		if list, err := s.ListJobs(t.Context(), store.Filter{}, job.ID{}, 10); err != nil || len(list) != 2 {
 			t.Errorf("the list has %d jobs, %v", len(list), err)
 		}
 		if err := s.Close(); err != nil {

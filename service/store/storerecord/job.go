@@ -1,6 +1,8 @@
 package storerecord
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -10,12 +12,16 @@ import (
 func AppendState(b []byte, j *job.Job) []byte {
 	b = append(b, Version)
 	b = appendNumber(b, 1, j.State)
-	b = appendMessage(b, 2, func(b []byte) []byte { return appendCause(b, &j.Cause) })
+	if j.Cause != (job.Cause{}) {
+		b = appendMessage(b, 2, func(b []byte) []byte { return appendCause(b, &j.Cause) })
+	}
 	b = appendNumber(b, 3, j.Attempt)
 	b = appendNumber(b, 4, j.Epoch)
 	b = appendString(b, 5, string(j.Worker))
-	for i := range j.Steps {
-		b = appendMessage(b, 6, func(b []byte) []byte { return appendStepStatus(b, &j.Steps[i]) })
+	if slices.ContainsFunc(j.Steps, begun) {
+		for i := range j.Steps {
+			b = appendMessage(b, 6, func(b []byte) []byte { return appendStepStatus(b, &j.Steps[i]) })
+		}
 	}
 	b = appendTime(b, 7, j.Created)
 	b = appendTime(b, 8, j.Started)
@@ -24,8 +30,11 @@ func AppendState(b []byte, j *job.Job) []byte {
 	b = appendNumber(b, 11, j.Revision)
 	b = appendString(b, 12, j.Cancel.Actor)
 	b = appendString(b, 13, j.Cancel.Reason)
-	return appendBool(b, 14, j.Cancel.Force)
+	b = appendBool(b, 14, j.Cancel.Force)
+	return appendBool(b, 15, j.Silent)
 }
+
+func begun(s job.StepStatus) bool { return s != job.StepStatus{State: job.StepPending} }
 
 func appendBool(b []byte, num protowire.Number, v bool) []byte {
 	if !v {
@@ -69,6 +78,8 @@ func DecodeState(record []byte, j *job.Job) error {
 			j.Cancel.Reason = string(v.bytes)
 		case 14:
 			j.Cancel.Force = v.number != 0
+		case 15:
+			j.Silent = v.number != 0
 		}
 		return err
 	})
@@ -83,6 +94,9 @@ func DecodeJob(id job.ID, spec, state []byte) (job.Job, error) {
 	}
 	if err := DecodeState(state, &j); err != nil {
 		return job.Job{}, err
+	}
+	if len(j.Steps) == 0 {
+		j.Steps = job.PendingSteps(len(j.Spec.Steps))
 	}
 	if !j.State.Valid() || len(j.Steps) != len(j.Spec.Steps) || len(j.Steps) == 0 {
 		return job.Job{}, errCut
@@ -123,7 +137,9 @@ func decodeCause(b []byte) (job.Cause, error) {
 
 func appendStepStatus(b []byte, s *job.StepStatus) []byte {
 	b = appendNumber(b, 1, s.State)
-	b = appendMessage(b, 2, func(b []byte) []byte { return appendCause(b, &s.Cause) })
+	if s.Cause != (job.Cause{}) {
+		b = appendMessage(b, 2, func(b []byte) []byte { return appendCause(b, &s.Cause) })
+	}
 	b = appendTime(b, 3, s.Started)
 	b = appendTime(b, 4, s.Ended)
 	b = appendNumber(b, 5, int64(s.Usage.UserCPU))

@@ -90,7 +90,9 @@ func addTotal(e *store.LogEnd, b []byte) error {
 func AppendRequest(b []byte, r *store.Request) []byte {
 	b = append(b, Version)
 	b = appendBytes(b, 1, r.Hash[:])
-	b = appendString(b, 2, string(r.Job))
+	for i := range r.Jobs {
+		b = appendBytes(b, 2, r.Jobs[i][:])
+	}
 	return appendTime(b, 3, r.Expires)
 }
 
@@ -102,7 +104,10 @@ func DecodeRequest(record []byte, id string) (store.Request, error) {
 		case 1:
 			copy(r.Hash[:], v.bytes)
 		case 2:
-			r.Job = job.ID(v.bytes)
+			if len(v.bytes) != len(job.ID{}) {
+				return errCut
+			}
+			r.Jobs = append(r.Jobs, job.ID(v.bytes))
 		case 3:
 			r.Expires = v.time()
 		}

@@ -104,13 +104,29 @@ func appendTime(b []byte, num protowire.Number, t time.Time) []byte {
 	return protowire.AppendFixed64(protowire.AppendTag(b, num, protowire.Fixed64Type), uint64(t.UnixNano()))
 }
 
-// appendMessage writes a nested message.
+// appendMessage writes a nested message. It leaves one byte for the length, which is enough for most, and moves the
+// message when it is not.
 func appendMessage(b []byte, num protowire.Number, write func([]byte) []byte) []byte {
-	return appendBytes(b, num, write(nil))
+	b = append(protowire.AppendTag(b, num, protowire.BytesType), 0)
+	start := len(b)
+	b = write(b)
+	n := len(b) - start
+	if n < 0x80 {
+		b[start-1] = byte(n)
+		return b
+	}
+	extra := protowire.SizeVarint(uint64(n)) - 1
+	b = append(b, make([]byte, extra)...)
+	copy(b[start+extra:], b[start:start+n])
+	protowire.AppendVarint(b[:start-1], uint64(n))
+	return b
 }
 
 // appendStrings writes a map in the order of its keys, so that equal values have equal records.
 func appendStrings(b []byte, num protowire.Number, m map[string]string) []byte {
+	if len(m) == 0 {
+		return b
+	}
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		b = appendMessage(b, num, func(b []byte) []byte { return appendString(appendString(b, 1, key), 2, m[key]) })
 	}

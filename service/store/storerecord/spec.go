@@ -77,11 +77,11 @@ func DecodeSpec(record []byte) (*job.Spec, error) {
 func appendStep(b []byte, s *job.Step) []byte {
 	b = appendString(b, 1, s.Name)
 	for _, arg := range s.Argv {
-		b = appendBytes(b, 2, []byte(arg))
+		b = protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), arg)
 	}
 	b = appendString(b, 3, s.Script)
 	for _, arg := range s.Shell {
-		b = appendBytes(b, 4, []byte(arg))
+		b = protowire.AppendString(protowire.AppendTag(b, 4, protowire.BytesType), arg)
 	}
 	b = appendStrings(b, 5, s.Env)
 	b = appendString(b, 6, s.WorkingDir)
@@ -119,6 +119,9 @@ func addStep(spec *job.Spec, b []byte) error {
 func appendResources(b []byte, r job.Resources) []byte {
 	b = appendNumber(b, 1, r.MilliCPU)
 	b = appendNumber(b, 2, r.MemoryMiB)
+	if len(r.Extras) == 0 {
+		return b
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Extras)) {
 		b = appendMessage(b, 3, func(b []byte) []byte { return appendNumber(appendString(b, 1, name), 2, r.Extras[name]) })
 	}

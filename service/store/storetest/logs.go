@@ -11,7 +11,7 @@ import (
 
 func logs(t *testing.T, h Harness) {
 	s := open(t, h)
-	ref, other := store.LogRef{Job: "job_1", Attempt: 1}, store.LogRef{Job: "job_1", Attempt: 2}
+	ref, other := store.LogRef{Job: id(1), Attempt: 1}, store.LogRef{Job: id(1), Attempt: 2}
 	var want []byte
 	for n := range 50 {
 		data := bytes.Repeat([]byte{byte('a' + n%26)}, 1+n*7)
@@ -49,14 +49,14 @@ func logs(t *testing.T, h Harness) {
 			}
 		}
 	}
-	if chunks, err := s.ReadLogs(t.Context(), store.LogRef{Job: "job_2", Attempt: 1}, 0, 100); err != nil || len(chunks) != 0 {
+	if chunks, err := s.ReadLogs(t.Context(), store.LogRef{Job: id(2), Attempt: 1}, 0, 100); err != nil || len(chunks) != 0 {
 		t.Errorf("a log that is not there gave %v, %v", chunks, err)
 	}
 }
 
 func logEnds(t *testing.T, h Harness) {
 	s := open(t, h)
-	ref := store.LogRef{Job: "job_1", Attempt: 1}
+	ref := store.LogRef{Job: id(1), Attempt: 1}
 	end := store.LogEnd{Ref: ref, Bytes: 5, Missing: "why", Streams: []store.StreamTotal{{Step: 1, Stream: store.Stderr, Bytes: 5, SHA256: [32]byte{9}}}}
 	if err := s.AppendLogs(t.Context(), nil, []store.LogEnd{end}); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func logEnds(t *testing.T, h Harness) {
 	if state, err := s.LogState(t.Context(), ref); err != nil || state.Bytes != 0 || !reflect.DeepEqual(*state.End, end) {
 		t.Errorf("the state is %+v, %v", state, err)
 	}
-	if state, err := s.LogState(t.Context(), store.LogRef{Job: "job_1", Attempt: 2}); err != nil || state.End != nil {
+	if state, err := s.LogState(t.Context(), store.LogRef{Job: id(1), Attempt: 2}); err != nil || state.End != nil {
 		t.Errorf("the state of another attempt is %+v, %v", state, err)
 	}
 }

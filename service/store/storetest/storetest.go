@@ -23,7 +23,7 @@ func Run(t *testing.T, h Harness) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, Harness){
 		"Jobs": jobs, "Listing": listing, "Unfinished": unfinished, "Requests": requests, "Records": records,
-		"Logs": logs, "LogEnds": logEnds, "Concurrency": concurrency, "Reopening": reopening,
+		"Terms": terms, "Expiry": expiry, "Churn": churn, "Logs": logs, "LogEnds": logEnds, "Concurrency": concurrency, "Reopening": reopening,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -44,9 +44,9 @@ func open(t *testing.T, h Harness) store.Store {
 }
 
 // id makes ids that grow with n.
-func id(n int) job.ID { return job.ID(fmt.Sprintf("job_%06d", n)) }
+func id(n int) job.ID { return job.NewID(time.Unix(int64(n), 0), 0, 7) }
 
-func newJob(t *testing.T, n int, edit func(*job.Spec)) job.Job {
+func newJob(t *testing.T, n int, edit func(*job.Spec)) *job.Job {
 	t.Helper()
 	spec := job.Spec{Name: fmt.Sprintf("job %d", n), Steps: []job.Step{{Argv: []string{"true"}}}}
 	if edit != nil {
@@ -56,7 +56,7 @@ func newJob(t *testing.T, n int, edit func(*job.Spec)) job.Job {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return &j
 }
 
 func commit(t *testing.T, s store.Store, b *store.Batch) {
@@ -67,16 +67,22 @@ func commit(t *testing.T, s store.Store, b *store.Batch) {
 }
 
 // end brings a job to its end.
-func end(t *testing.T, j job.Job) job.Job {
+func end(t *testing.T, j *job.Job) *job.Job {
 	t.Helper()
-	j, err := j.Assign("wkr_1", 1)
-	if err == nil {
-		j, err = j.Finish(job.Cause{Kind: job.CauseExitCode}, time.Unix(9, 0).UTC())
-	}
+	ended, err := assign(t, j).Finish(job.Cause{Kind: job.CauseExitCode}, j.Created.Add(9*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return &ended
+}
+
+func assign(t *testing.T, j *job.Job) *job.Job {
+	t.Helper()
+	assigned, err := j.Assign("wkr_1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &assigned
 }
 
 func ids(jobs []job.Job) []job.ID {

@@ -1,0 +1,210 @@
+package pebblestore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
+	"github.com/hodei-jobs/hodei/service/store/storerecord"
+)
+
+// requestSpan is the time whose requests expire together: they are deleted with one range.
+const requestSpan = 6 * time.Hour
+
+// requestSpanOf numbers spans from 1, so that 0 is none.
+func requestSpanOf(t time.Time) uint32 {
+	return 1 + uint32(max(t.Unix(), 0)/int64(requestSpan/time.Second))
+}
+
+func requestSpanKey(span uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{requestPrefix}, span)
+}
+
+func requestKey(r *store.Request) []byte {
+	return append(requestSpanKey(requestSpanOf(r.Expires)), r.ID...)
+}
+
+// Request implements store.Jobs. It looks into every span that there is, which are a few.
+func (s *Store) Request(_ context.Context, id string) (store.Request, error) {
+	first, last := s.spans.bounds()
+	for span := last; last > 0 && span >= first; span-- {
+		value, err := s.get(append(requestSpanKey(span), id...))
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return store.Request{}, err
+		}
+		return storerecord.DecodeRequest(value, id)
+	}
+	return store.Request{}, job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "request_id %q was not used", id)
+}
+
+// spans are the spans that have requests, from the oldest to the newest.
+type spans struct {
+	mu          sync.Mutex
+	first, last uint32 // 0: none
+}
+
+func (s *spans) add(span uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first == 0 || span < s.first {
+		s.first = span
+	}
+	s.last = max(s.last, span)
+}
+
+func (s *spans) bounds() (first, last uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.first, s.last
+}
+
+func (s *spans) anyBefore(span uint32) bool {
+	first, last := s.bounds()
+	return last > 0 && first < span
+}
+
+// drop forgets the spans before one.
+func (s *spans) drop(span uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first = max(s.first, span); s.first > s.last {
+		s.first, s.last = 0, 0
+	}
+}
+
+// loadSpans finds the oldest and the newest span of requests.
+func (s *Store) loadSpans() error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{requestPrefix}, UpperBound: []byte{requestPrefix + 1}})
+	if err != nil {
+		return err
+	}
+	for _, move := range []func() bool{it.First, it.Last} {
+		if move() && len(it.Key()) >= 5 {
+			s.spans.add(binary.BigEndian.Uint32(it.Key()[1:]))
+		}
+	}
+	return errors.Join(it.Error(), it.Close())
+}
+
+// expirePiece is how many jobs one call of Expire looks at.
+const expirePiece = 50_000
+
+// Expire implements store.Expirer. Runs of jobs that are old enough go with four range deletions, whatever their number.
+func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error) {
+	s.expiring.Lock()
+	defer s.expiring.Unlock()
+	sweep := sweep{store: s, before: endedBefore}
+	more, err = sweep.collect(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	limit := requestSpanOf(expiredBefore)
+	if sweep.removed == 0 && !s.spans.anyBefore(limit) {
+		return 0, more, nil
+	}
+	err = s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
+		w := writer{batch: batch}
+		sweep.write(&w)
+		w.deleteRange([]byte{requestPrefix}, requestSpanKey(limit))
+		return w.err
+	})
+	if err == nil {
+		s.spans.drop(limit)
+	}
+	return sweep.removed, more, err
+}
+
+// sweep is one call's work.
+type sweep struct {
+	store   *Store
+	before  time.Time
+	runs    [][2]job.ID // first and last of jobs that follow each other and all go
+	kept    []job.Job   // among the jobs that go
+	last    job.ID      // the last one that was looked at
+	removed int
+}
+
+// collect looks at the oldest jobs. It reports whether there are more that may be old enough.
+func (w *sweep) collect(ctx context.Context) (more bool, err error) {
+	bounds := &pebble.IterOptions{LowerBound: []byte{specPrefix}, UpperBound: jobKey(nil, specPrefix, job.NewID(w.before, 0, 0))}
+	it, err := w.store.db.NewIterWithContext(ctx, bounds)
+	if err != nil {
+		return false, err
+	}
+	open := false // the last run goes on
+	seen := 0
+	for ok := it.First(); ok && ctx.Err() == nil; ok = it.Next() {
+		if seen++; seen > expirePiece {
+			more = true
+			break
+		}
+		w.last = idOf(it.Key())
+		j, err := w.store.Job(ctx, w.last)
+		switch {
+		case err == nil && j.State.Terminal() && j.Ended.Before(w.before):
+			w.removed++
+			if !open {
+				w.runs = append(w.runs, [2]job.ID{w.last, w.last})
+			}
+			w.runs[len(w.runs)-1][1] = w.last
+			open = true
+			continue
+		case err == nil:
+			w.kept = append(w.kept, j)
+		default:
+			w.store.logger.Error("a job that cannot be read is kept beyond its time", "job", w.last, "error", err)
+		}
+		open = false
+	}
+	return more, errors.Join(ctx.Err(), it.Error(), it.Close())
+}
+
+func (w *sweep) write(out *writer) {
+	if w.removed == 0 {
+		return
+	}
+	for _, run := range w.runs {
+		for _, prefix := range []byte{specPrefix, endedPrefix, chunkPrefix, logEndPrefix} {
+			out.deleteRange(jobKey(nil, prefix, run[0]), after(jobKey(nil, prefix, run[1])))
+		}
+	}
+	if out.err == nil {
+		out.err = w.trimIndex(out)
+	}
+	var lists postings
+	for i := range w.kept { // their places in the lists went with those of the others
+		lists.accept(&w.kept[i])
+		if w.kept[i].State.Terminal() {
+			lists.end(&w.kept[i])
+		}
+	}
+	lists.write(out)
+}
+
+// trimIndex deletes, of every list, the postings that have only jobs that were looked at.
+func (w *sweep) trimIndex(out *writer) error {
+	it, err := w.store.db.NewIter(&pebble.IterOptions{LowerBound: []byte{indexPrefix}, UpperBound: []byte{indexPrefix + 1}})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; {
+		key := append([]byte(nil), it.Key()...)
+		if len(key) < len(w.last) {
+			return errors.Join(fmt.Errorf("the index has a key of %d bytes", len(key)), it.Close())
+		}
+		prefix := key[:len(key)-len(w.last)]
+		out.deleteRange(prefix, after(append(prefix[:len(prefix):len(prefix)], w.last[:]...)))
+		ok = it.SeekGE(after(prefix))
+	}
+	return errors.Join(it.Error(), it.Close())
+}
