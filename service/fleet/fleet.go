@@ -68,8 +68,8 @@ type AttemptVerdict struct {
 	LogEnded  bool
 }
 
-// Open begins the session of an agent that has these attempts, and is forgetful if it may have had others. An older session of the same worker is closed. The caller
-// sends what Next returns, Welcome first, and calls Close at the end.
+// Open begins the session of an agent that has these attempts, and is forgetful if it may have had others. An older session
+// of the same worker is closed. The caller sends what Next returns, Welcome first, and calls Close at the end.
 func (f *Fleet) Open(ctx context.Context, w job.Worker, attempts []job.AttemptRef, forgetful bool) (*Session, error) {
 	s, err := f.register(&w)
 	if err != nil {

@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -48,12 +49,12 @@ func decode(id job.ID, accepted, state []byte) (job.Job, error) {
 func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 	// First whether it is unfinished: a job that ends meanwhile is then found as ended.
 	state, unfinished := s.hot.find(id)
-	accepted, err := s.get(jobKey(nil, specPrefix, id))
+	accepted, err := s.get(jobKey(nil, id, partAccepted))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return job.Job{}, job.NotFound(id.String())
 	}
 	if err == nil && !unfinished {
-		if state, err = s.get(jobKey(nil, endedPrefix, id)); errors.Is(err, pebble.ErrNotFound) {
+		if state, err = s.get(jobKey(nil, id, partEnded)); errors.Is(err, pebble.ErrNotFound) {
 			err = errNoState
 		}
 	}
@@ -187,16 +188,18 @@ func (l *listing) listed(ctx context.Context, prefixes [][]byte, before job.ID) 
 
 // scan goes through all jobs, from the newest on.
 func (l *listing) scan(ctx context.Context, before job.ID) error {
-	upper := []byte{specPrefix + 1}
+	upper := []byte{jobPrefix + 1}
 	if !before.IsZero() {
-		upper = jobKey(nil, specPrefix, before)
+		upper = idPrefix(nil, jobPrefix, before)
 	}
-	it, err := l.store.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{specPrefix}, UpperBound: upper})
+	it, err := l.store.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: upper})
 	if err != nil {
 		return err
 	}
 	for ok := it.Last(); ok && !l.full() && ctx.Err() == nil; ok = it.Prev() {
-		l.add(ctx, idOf(it.Key()))
+		if id, part := jobOf(it.Key()); part == partAccepted {
+			l.add(ctx, id)
+		}
 	}
 	return errors.Join(ctx.Err(), it.Error(), it.Close())
 }
@@ -204,15 +207,15 @@ func (l *listing) scan(ctx context.Context, before job.ID) error {
 // Unfinished implements store.Jobs.
 func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int, error) {
 	ids := s.hot.ids()
-	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{specPrefix}, UpperBound: []byte{specPrefix + 1}})
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: []byte{jobPrefix + 1}})
 	if err != nil {
 		return 0, err
 	}
 	var damaged []job.ID
 	var key []byte
 	for _, id := range ids {
-		key = jobKey(key[:0], specPrefix, id)
-		if !(it.Valid() && it.Next() && idOf(it.Key()) == id) { // jobs that follow each other need no search
+		key = jobKey(key[:0], id, partAccepted)
+		if !(it.Valid() && it.Next() && bytes.Equal(it.Key(), key)) { // jobs that follow each other need no search
 			it.SeekGE(key)
 		}
 		j, err := s.readUnfinished(it, id)
@@ -232,7 +235,7 @@ func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int,
 }
 
 func (s *Store) readUnfinished(it *pebble.Iterator, id job.ID) (job.Job, error) {
-	if !it.Valid() || idOf(it.Key()) != id {
+	if !it.Valid() || !bytes.Equal(it.Key(), jobKey(nil, id, partAccepted)) {
 		return job.Job{}, errors.New("its spec is gone")
 	}
 	accepted, err := it.ValueAndErr()
@@ -266,7 +269,7 @@ func (s *Store) quarantine(ids []job.ID) error {
 	var keys [][]byte
 	for _, id := range ids {
 		block.add(hotEnded, id)
-		keys = append(keys, jobKey(nil, specPrefix, id))
+		keys = append(keys, jobKey(nil, id, partAccepted))
 	}
 	return s.setAside(keys, block)
 }

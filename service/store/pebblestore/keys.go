@@ -10,36 +10,57 @@ import (
 
 // The layout. The first byte of a key says what it holds:
 //
-//	v                                       the version of this layout
-//	t                                       the last term, be64
-//	s <job>                                 when the job was accepted, and its spec; written once
-//	j <job>                                 the last state of an ended job; written once
+//	F                                       the version of this layout
+//	T                                       the last term, be64
+//	J <job> a                               when the job was accepted, and its spec; written once
+//	J <job> z                               the last state of an ended job; written once
+//	L <job> <attempt be32> c <offset be64>  a log chunk
+//	L <job> <attempt be32> e                the end of a log
 //	h <number be64>                         what one commit did to unfinished jobs, see hot.go
-//	x <namespace> 0 <kind> <value> 0 <job>  ids of jobs for listing, see index.go
-//	r <6 hours be32> <request id>           what a request_id made, by when it expires
 //	k <kind> 0 <key>                        a small record
-//	l <job> <attempt be32> <offset be64>    a log chunk
-//	e <job> <attempt be32>                  the end of a log
 //	q <key>                                 a value that could not be read, set aside
+//	r <6 hours be32> <request id>           what a request_id made, by when it expires
+//	x <namespace> 0 <kind> <value> 0 <job>  ids of jobs for listing, see index.go
 //
-// Ids of jobs grow, so the order of keys is the order of age.
+// Ids of jobs grow, so the order of keys is the order of age, and what is written at one time lies together: compactions
+// find little below that overlaps with what is new.
 const (
-	formatPrefix     = 'v'
-	termPrefix       = 't'
-	specPrefix       = 's'
-	endedPrefix      = 'j'
+	formatPrefix     = 'F'
+	termPrefix       = 'T'
+	jobPrefix        = 'J'
+	logPrefix        = 'L'
 	hotPrefix        = 'h'
-	indexPrefix      = 'x'
-	requestPrefix    = 'r'
 	recordPrefix     = 'k'
-	chunkPrefix      = 'l'
-	logEndPrefix     = 'e'
 	quarantinePrefix = 'q'
+	requestPrefix    = 'r'
+	indexPrefix      = 'x'
 )
 
-// jobKey appends the key of one record of a job.
-func jobKey(key []byte, prefix byte, id job.ID) []byte {
+// Parts of a job and of a log.
+const (
+	partAccepted = 'a'
+	partEnded    = 'z'
+	partChunk    = 'c'
+	partEnd      = 'e'
+)
+
+// idPrefix appends the beginning of all keys of a job, in one of the two ranges that are by job.
+func idPrefix(key []byte, prefix byte, id job.ID) []byte {
 	return append(append(key, prefix), id[:]...)
+}
+
+// jobKey appends the key of one record of a job.
+func jobKey(key []byte, id job.ID, part byte) []byte {
+	return append(idPrefix(key, jobPrefix, id), part)
+}
+
+// jobOf returns the job and the part of it that a key of the range of jobs names.
+func jobOf(key []byte) (id job.ID, part byte) {
+	if len(key) == 2+len(id) {
+		copy(id[:], key[1:])
+		part = key[len(key)-1]
+	}
+	return id, part
 }
 
 // idOf returns the id at the end of a key.
@@ -54,12 +75,12 @@ func recordKey(kind, key string) []byte {
 	return append(append(append([]byte{recordPrefix}, kind...), 0), key...)
 }
 
-func logKey(prefix byte, ref store.LogRef) []byte {
-	return binary.BigEndian.AppendUint32(jobKey(nil, prefix, ref.Job), uint32(ref.Attempt))
+func logKey(ref store.LogRef, part byte) []byte {
+	return append(binary.BigEndian.AppendUint32(idPrefix(nil, logPrefix, ref.Job), uint32(ref.Attempt)), part)
 }
 
 func chunkKey(ref store.LogRef, offset uint64) []byte {
-	return binary.BigEndian.AppendUint64(logKey(chunkPrefix, ref), offset)
+	return binary.BigEndian.AppendUint64(logKey(ref, partChunk), offset)
 }
 
 // chunkOffset returns the offset in a chunk's key.

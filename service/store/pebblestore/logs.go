@@ -20,7 +20,7 @@ func (s *Store) AppendLogs(_ context.Context, chunks []store.Chunk, ends []store
 			w.set(chunkKey(chunks[i].Ref, chunks[i].Offset), storerecord.AppendChunk(w.value[:0], &chunks[i]))
 		}
 		for i := range ends {
-			w.set(logKey(logEndPrefix, ends[i].Ref), storerecord.AppendLogEnd(w.value[:0], &ends[i]))
+			w.set(logKey(ends[i].Ref, partEnd), storerecord.AppendLogEnd(w.value[:0], &ends[i]))
 		}
 		return w.err
 	})
@@ -28,7 +28,7 @@ func (s *Store) AppendLogs(_ context.Context, chunks []store.Chunk, ends []store
 
 // ReadLogs implements store.Logs.
 func (s *Store) ReadLogs(ctx context.Context, ref store.LogRef, offset uint64, maxBytes int) ([]store.Chunk, error) {
-	prefix := logKey(chunkPrefix, ref)
+	prefix := logKey(ref, partChunk)
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func decodeChunk(it *pebble.Iterator, ref store.LogRef) (store.Chunk, error) {
 // LogState implements store.Logs.
 func (s *Store) LogState(ctx context.Context, ref store.LogRef) (store.LogState, error) {
 	var state store.LogState
-	prefix := logKey(chunkPrefix, ref)
+	prefix := logKey(ref, partChunk)
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return state, err
@@ -88,7 +88,7 @@ func (s *Store) LogState(ctx context.Context, ref store.LogRef) (store.LogState,
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
 		return state, err
 	}
-	value, err := s.get(logKey(logEndPrefix, ref))
+	value, err := s.get(logKey(ref, partEnd))
 	switch {
 	case err == nil:
 		state.End, err = storerecord.DecodeLogEnd(value, ref)

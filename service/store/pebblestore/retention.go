@@ -99,7 +99,7 @@ func (s *Store) loadSpans() error {
 // expirePiece is how many jobs one call of Expire looks at.
 const expirePiece = 50_000
 
-// Expire implements store.Expirer. Runs of jobs that are old enough go with four range deletions, whatever their number.
+// Expire implements store.Expirer. Runs of jobs that are old enough go with two range deletions, whatever their number.
 func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error) {
 	s.expiring.Lock()
 	defer s.expiring.Unlock()
@@ -136,7 +136,7 @@ type sweep struct {
 
 // collect looks at the oldest jobs. It reports whether there are more that may be old enough.
 func (w *sweep) collect(ctx context.Context) (more bool, err error) {
-	bounds := &pebble.IterOptions{LowerBound: []byte{specPrefix}, UpperBound: jobKey(nil, specPrefix, job.NewID(w.before, 0, 0))}
+	bounds := &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: idPrefix(nil, jobPrefix, job.NewID(w.before, 0, 0))}
 	it, err := w.store.db.NewIterWithContext(ctx, bounds)
 	if err != nil {
 		return false, err
@@ -144,11 +144,15 @@ func (w *sweep) collect(ctx context.Context) (more bool, err error) {
 	open := false // the last run goes on
 	seen := 0
 	for ok := it.First(); ok && ctx.Err() == nil; ok = it.Next() {
+		id, part := jobOf(it.Key())
+		if part != partAccepted {
+			continue
+		}
 		if seen++; seen > expirePiece {
 			more = true
 			break
 		}
-		w.last = idOf(it.Key())
+		w.last = id
 		j, err := w.store.Job(ctx, w.last)
 		switch {
 		case err == nil && j.State.Terminal() && j.Ended.Before(w.before):
@@ -174,8 +178,8 @@ func (w *sweep) write(out *writer) {
 		return
 	}
 	for _, run := range w.runs {
-		for _, prefix := range []byte{specPrefix, endedPrefix, chunkPrefix, logEndPrefix} {
-			out.deleteRange(jobKey(nil, prefix, run[0]), after(jobKey(nil, prefix, run[1])))
+		for _, prefix := range []byte{jobPrefix, logPrefix} {
+			out.deleteRange(idPrefix(nil, prefix, run[0]), after(idPrefix(nil, prefix, run[1])))
 		}
 	}
 	if out.err == nil {

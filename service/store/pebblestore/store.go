@@ -201,7 +201,7 @@ func (s *Store) Commit(_ context.Context, b *store.Batch) error {
 			w.set(hotKey(s.hot.next()), block.buffer)
 		}
 		for i := range b.Ends {
-			w.set(logKey(logEndPrefix, b.Ends[i].Ref), storerecord.AppendLogEnd(w.value[:0], &b.Ends[i]))
+			w.set(logKey(b.Ends[i].Ref, partEnd), storerecord.AppendLogEnd(w.value[:0], &b.Ends[i]))
 		}
 		for i := range b.Requests {
 			w.set(requestKey(&b.Requests[i]), storerecord.AppendRequest(w.value[:0], &b.Requests[i]))
@@ -246,15 +246,15 @@ func (w *writer) deleteRange(from, to []byte) {
 }
 
 // job sets one of the records of a job.
-func (w *writer) job(prefix byte, j *job.Job, appendRecord func([]byte, *job.Job) []byte) {
-	w.key, w.value = jobKey(w.key[:0], prefix, j.ID), appendRecord(w.value[:0], j)
+func (w *writer) job(part byte, j *job.Job, appendRecord func([]byte, *job.Job) []byte) {
+	w.key, w.value = jobKey(w.key[:0], j.ID, part), appendRecord(w.value[:0], j)
 	w.set(w.key, w.value)
 }
 
 func (w *writer) jobs(b *store.Batch, block *blockWriter) {
 	var lists postings
 	for _, j := range b.Accepted {
-		w.job(specPrefix, j, appendAccepted)
+		w.job(partAccepted, j, appendAccepted)
 		lists.accept(j)
 		w.state(j, true, block, &lists)
 	}
@@ -268,7 +268,7 @@ func (w *writer) jobs(b *store.Batch, block *blockWriter) {
 func (w *writer) state(j *job.Job, isNew bool, block *blockWriter, lists *postings) {
 	switch {
 	case j.State.Terminal():
-		w.job(endedPrefix, j, storerecord.AppendState)
+		w.job(partEnded, j, storerecord.AppendState)
 		lists.end(j)
 		if !isNew {
 			block.add(hotEnded, j.ID)

@@ -163,7 +163,7 @@ func TestNewerStoreIsRefused(t *testing.T) {
 	if err := openAt(t, "data", fs).Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, fs, func(db *pebble.DB) error { return db.Set([]byte("v"), []byte{3}, pebble.Sync) })
+	edit(t, fs, func(db *pebble.DB) error { return db.Set([]byte("F"), []byte{3}, pebble.Sync) })
 	if _, err := pebblestore.Open("data", pebblestore.Options{FS: fs}); err == nil || !strings.Contains(err.Error(), "format") {
 		t.Errorf("a newer store gave %v", err)
 	}
@@ -182,7 +182,7 @@ func TestDamagedJobIsSetAside(t *testing.T) {
 	}
 	damagedID := accepted(t, 2).ID
 	edit(t, fs, func(db *pebble.DB) error {
-		return db.Set(append([]byte{'s'}, damagedID[:]...), []byte("garbage that is no spec"), pebble.Sync)
+		return db.Set(append(append([]byte{'J'}, damagedID[:]...), 'a'), []byte("garbage that is no spec"), pebble.Sync)
 	})
 	for _, want := range []int{1, 0} {
 		s = openAt(t, "data", fs)
