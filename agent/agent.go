@@ -161,6 +161,7 @@ func newAgent(config Config, id *identity) (*agent, error) {
 	}
 	a.outbox = newOutbox(journal, a.signal, a.journalFailed)
 	a.slots = newSlots(a)
+	journal.live = a.slots.live
 	return a, a.slots.restore(past.attempts)
 }
 
@@ -187,6 +188,7 @@ func (a *agent) run(ctx context.Context) error {
 		a.keepConnected(sessions)
 	}()
 	go a.outbox.run(sessions)
+	go a.slots.sweep(sessions)
 	go a.identity.keepFresh(sessions, a.config)
 	go a.lease.guard(sessions, a.slots.fence)
 	select {

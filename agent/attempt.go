@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -22,7 +23,7 @@ type attempt struct {
 	agent  *agent
 	ref    *hwpv1.AttemptRef
 	assign *hwpv1.Assign
-	dir    string        // of its output
+	begun  time.Time
 	ended  chan struct{} // closed when nothing of it runs any more
 
 	number   uint64                  // in the order in which attempts were taken
@@ -45,8 +46,8 @@ type attempt struct {
 	final    *hwpv1.AttemptReport // the last report
 }
 
-func newAttempt(a *agent, assign *hwpv1.Assign, dir string) *attempt {
-	return &attempt{agent: a, ref: assign.GetAttempt(), assign: assign, dir: dir, step: -1, ended: make(chan struct{})}
+func newAttempt(a *agent, assign *hwpv1.Assign) *attempt {
+	return &attempt{agent: a, ref: assign.GetAttempt(), assign: assign, begun: time.Now(), step: -1, ended: make(chan struct{})}
 }
 
 // over reports whether nothing of the attempt runs any more.
@@ -61,10 +62,8 @@ func (t *attempt) over() bool {
 
 // run runs the steps one after the other and reports what becomes of them.
 func (t *attempt) run() {
-	if limit := time.Duration(t.assign.GetTimeout()); limit > 0 {
-		timer := time.AfterFunc(limit, func() {
-			t.stop(false, hwpv1.OutcomeKind_OUTCOME_KIND_TIMEOUT, fmt.Sprintf("the job's time limit of %v was reached", limit))
-		})
+	if limit := time.Duration(t.assign.GetTimeout()); limit > 0 && limit <= exactLimit {
+		timer := time.AfterFunc(limit, func() { t.timeUp(limit) })
 		defer timer.Stop()
 	}
 	t.finish(t.runSteps())
@@ -74,6 +73,13 @@ func (t *attempt) run() {
 	close(t.ended)
 	t.agent.outbox.add(t)
 	t.agent.slots.over()
+}
+
+// exactLimit is the longest limit on an attempt's time that has a timer of its own; longer ones are swept.
+const exactLimit = 2 * time.Minute
+
+func (t *attempt) timeUp(limit time.Duration) {
+	t.stop(false, hwpv1.OutcomeKind_OUTCOME_KIND_TIMEOUT, fmt.Sprintf("the job's time limit of %v was reached", limit))
 }
 
 // finish makes the last report.
@@ -105,7 +111,7 @@ func (t *attempt) report() *hwpv1.AttemptReport {
 func (t *attempt) spoolConfig() spoolConfig {
 	slots := t.agent.slots
 	return spoolConfig{
-		dir: filepath.Join(t.dir, "output"), limit: t.agent.config.SpoolLimitBytes, flying: &slots.flying,
+		dir: filepath.Join(t.dir(), "output"), limit: t.agent.config.SpoolLimitBytes, flying: &slots.flying,
 		ready: func() {
 			slots.ready.add(t)
 			t.agent.signal()
@@ -292,6 +298,9 @@ func outcomeOfResult(r *runner.Result) *hwpv1.Outcome {
 	return outcome
 }
 
+// defaultGrace is the time between SIGTERM and SIGKILL when the server does not say.
+const defaultGrace = 10 * time.Second
+
 // command makes what the runner starts.
 func (t *attempt) command(i int, step *hwpv1.Step) runner.Command {
 	return runner.Command{
@@ -308,7 +317,7 @@ func (t *attempt) command(i int, step *hwpv1.Step) runner.Command {
 			c.Stderr = &streamWriter{attempt: t, step: index, stream: hwpv1.LogStream_LOG_STREAM_STDERR}
 			return err
 		},
-		Grace:            time.Duration(step.GetGrace()),
+		Grace:            cmp.Or(time.Duration(step.GetGrace()), defaultGrace),
 		MemoryLimitBytes: int64(t.assign.GetReserved().GetMemoryMib()) << 20,
 	}
 }
@@ -338,8 +347,8 @@ func (t *attempt) environment(i int, step *hwpv1.Step) []string {
 		"HODEI=1",
 		"HODEI_JOB_ID="+t.ref.GetJobId(),
 		"HODEI_JOB_NAME="+strings.ReplaceAll(t.assign.GetJobName(), "\x00", ""),
-		"HODEI_NAMESPACE="+t.assign.GetNamespace(),
-		"HODEI_QUEUE="+t.assign.GetQueue(),
+		"HODEI_NAMESPACE="+cmp.Or(t.assign.GetNamespace(), "default"),
+		"HODEI_QUEUE="+cmp.Or(t.assign.GetQueue(), "default"),
 		"HODEI_ATTEMPT="+strconv.Itoa(int(t.ref.GetAttempt())),
 		"HODEI_STEP="+step.GetName(),
 		"HODEI_STEP_INDEX="+strconv.Itoa(i),

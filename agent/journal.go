@@ -26,7 +26,7 @@ type journal struct {
 	file    *os.File
 	boot    string
 	size    int64
-	live    map[attemptID]*journaled
+	live    func() []journaled // what counts; set before anything is written
 	buffer  []byte
 	scratch []byte
 }
@@ -37,20 +37,12 @@ type journaled struct {
 	ended *hwpv1.AttemptReport // its last report; nil while it runs
 }
 
-// attemptID names an attempt among all that the agent has.
-type attemptID struct {
-	job     string
-	attempt int32
-}
-
-func idOf(ref *hwpv1.AttemptRef) attemptID { return attemptID{ref.GetJobId(), ref.GetAttempt()} }
-
 // Kinds of entries. An entry is: kind (1), length of the payload (varint), payload.
 const (
 	entryBoot    byte = 'B' // the payload names the boot of the machine that the file was begun in
 	entryTaken   byte = 'A' // an AttemptRef
 	entryEnded   byte = 'E' // an AttemptReport with the end
-	entrySettled byte = 'D' // an AttemptRef
+	entrySettled byte = 'D' // the epoch of an attempt (8)
 )
 
 const (
@@ -66,7 +58,7 @@ const (
 
 // past is what a former life of the agent has left to do.
 type past struct {
-	attempts  []*journaled
+	attempts  []journaled
 	forgetful bool // the machine has ended in between, and with it what it had not written to the disk
 }
 
@@ -76,62 +68,80 @@ func openJournal(path, boot string) (*journal, past, error) {
 	if err != nil {
 		return nil, past{}, fmt.Errorf("opening the agent's journal: %w", err)
 	}
-	j := &journal{file: file, live: make(map[attemptID]*journaled)}
+	j := &journal{file: file}
 	data, err := io.ReadAll(file)
 	if err != nil {
 		return nil, past{}, errors.Join(fmt.Errorf("reading the agent's journal: %w", err), file.Close())
 	}
-	var order []attemptID
+	var r replay
 	for rest := data; ; {
 		entries, n := decodeBlock(rest)
 		if n == 0 {
 			break
 		}
 		rest = rest[n:]
-		if err := readEntries(entries, func(kind byte, payload []byte) error { return j.replay(kind, payload, &order) }); err != nil {
+		if err := readEntries(entries, r.entry); err != nil {
 			err = fmt.Errorf("the agent's journal has an entry that cannot be read; move %s away to begin anew: %w", path, err)
 			return nil, past{}, errors.Join(err, file.Close())
 		}
 	}
 	// An empty file was left by an agent that had settled everything, or by none.
-	p := past{forgetful: len(data) > 0 && (boot == "" || j.boot != boot)}
-	for _, id := range order {
-		if a := j.live[id]; a != nil {
-			p.attempts = append(p.attempts, a)
-			order = nil
-		}
-	}
+	p := past{attempts: r.attempts(), forgetful: len(data) > 0 && (boot == "" || r.boot != boot)}
 	j.boot = boot
+	j.live = func() []journaled { return p.attempts }
 	return j, p, j.rewrite()
 }
 
-func (j *journal) replay(kind byte, payload []byte, order *[]attemptID) error {
+// replay gathers what the entries of a journal come to.
+type replay struct {
+	boot  string
+	order []uint64 // epochs, as they were taken
+	live  map[uint64]journaled
+}
+
+func (r *replay) entry(kind byte, payload []byte) error {
+	if r.live == nil {
+		r.live = make(map[uint64]journaled)
+	}
 	switch kind {
 	case entryBoot:
-		j.boot = string(payload)
-	case entryTaken, entrySettled:
+		r.boot = string(payload)
+	case entryTaken:
 		ref := new(hwpv1.AttemptRef)
 		if err := proto.Unmarshal(payload, ref); err != nil {
 			return err
 		}
-		if kind == entrySettled {
-			delete(j.live, idOf(ref))
-			return nil
+		if _, ok := r.live[ref.GetEpoch()]; !ok {
+			r.order = append(r.order, ref.GetEpoch())
+			r.live[ref.GetEpoch()] = journaled{ref: ref}
 		}
-		if j.live[idOf(ref)] == nil {
-			*order = append(*order, idOf(ref))
-		}
-		j.live[idOf(ref)] = &journaled{ref: ref}
 	case entryEnded:
 		report := new(hwpv1.AttemptReport)
 		if err := proto.Unmarshal(payload, report); err != nil {
 			return err
 		}
-		if a := j.live[idOf(report.GetAttempt())]; a != nil {
+		if a, ok := r.live[report.GetAttempt().GetEpoch()]; ok {
 			a.ended = report
+			r.live[report.GetAttempt().GetEpoch()] = a
 		}
+	case entrySettled:
+		if len(payload) != 8 {
+			return fmt.Errorf("an epoch has %d bytes", len(payload))
+		}
+		delete(r.live, binary.BigEndian.Uint64(payload))
 	}
 	return nil
+}
+
+func (r *replay) attempts() []journaled {
+	var out []journaled
+	for _, epoch := range r.order {
+		if a, ok := r.live[epoch]; ok {
+			out = append(out, a)
+			delete(r.live, epoch) // it may have been taken again
+		}
+	}
+	return out
 }
 
 // decodeBlock returns the entries of the first block and its size; 0 when there is no whole one.
@@ -178,7 +188,6 @@ func (j *journal) take(assigned []*hwpv1.Assign) error {
 		if err := j.add(entryTaken, a.GetAttempt()); err != nil {
 			return err
 		}
-		j.live[idOf(a.GetAttempt())] = &journaled{ref: a.GetAttempt()}
 	}
 	return j.flush()
 }
@@ -188,9 +197,6 @@ func (j *journal) end(reports []*hwpv1.AttemptReport) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, r := range reports {
-		if a := j.live[idOf(r.GetAttempt())]; a != nil {
-			a.ended = r
-		}
 		if err := j.add(entryEnded, r); err != nil {
 			return err
 		}
@@ -198,22 +204,27 @@ func (j *journal) end(reports []*hwpv1.AttemptReport) error {
 	return j.flush()
 }
 
-// settle records that the server has everything of attempts. When nothing is left and the file is large it begins anew.
-func (j *journal) settle(refs []*hwpv1.AttemptRef) error {
+// settle records that the server has everything of attempts, which no longer count. When the file is large, or nothing is
+// left, it begins anew.
+func (j *journal) settle(refs []*hwpv1.AttemptRef, left int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, ref := range refs {
-		delete(j.live, idOf(ref))
-	}
-	if j.size > journalLimit || len(j.live) == 0 && j.size > journalRest {
+	if j.size > journalLimit || left == 0 && j.size > journalRest {
 		return j.rewrite()
 	}
 	for _, ref := range refs {
-		if err := j.add(entrySettled, ref); err != nil {
-			return err
-		}
+		j.begin()
+		j.buffer = append(j.buffer, entrySettled, 8)
+		j.buffer = binary.BigEndian.AppendUint64(j.buffer, ref.GetEpoch())
 	}
 	return j.flush()
+}
+
+// begin makes room for the header of a block.
+func (j *journal) begin() {
+	if len(j.buffer) == 0 {
+		j.buffer = append(j.buffer, make([]byte, blockHeader)...)
+	}
 }
 
 // add appends an entry to the block that flush writes.
@@ -222,9 +233,7 @@ func (j *journal) add(kind byte, m proto.Message) error {
 	if j.scratch, err = (proto.MarshalOptions{}).MarshalAppend(j.scratch[:0], m); err != nil {
 		return err
 	}
-	if len(j.buffer) == 0 {
-		j.buffer = append(j.buffer, make([]byte, blockHeader)...)
-	}
+	j.begin()
 	j.buffer = appendEntry(j.buffer, kind, j.scratch)
 	return nil
 }
@@ -253,7 +262,8 @@ func (j *journal) flush() error {
 // rewrite begins the file anew with what counts. A crash in between leaves the old file or the new one.
 func (j *journal) rewrite() error {
 	j.buffer = appendEntry(append(j.buffer[:0], make([]byte, blockHeader)...), entryBoot, []byte(j.boot))
-	for _, a := range j.live {
+	live := j.live()
+	for _, a := range live {
 		if err := j.add(entryTaken, a.ref); err != nil {
 			return err
 		}
@@ -266,7 +276,7 @@ func (j *journal) rewrite() error {
 	}
 	data := j.seal()
 	defer func() { j.buffer = j.buffer[:0] }()
-	if len(j.live) == 0 && j.size >= int64(len(data)) {
+	if len(live) == 0 && j.size >= int64(len(data)) {
 		// Nothing can be lost, so the file is cut back in place; what lies behind its first block does not count once that is
 		// written, because it has gone before.
 		if err := j.file.Truncate(0); err != nil {

@@ -28,7 +28,7 @@ func TestOutboxSendsEverythingAgainInANewSession(t *testing.T) {
 		box := newOutbox(j, func() {}, func(err error) { t.Fatal(err) })
 		attempts := make([]*attempt, 3)
 		for i := range attempts {
-			attempts[i] = newAttempt(nil, assignTo(ref("j", int32(i+1))), "")
+			attempts[i] = newAttempt(nil, assignTo(ref("j", int32(i+1))))
 		}
 		var unacked, sent []*hwpv1.AttemptReport // by our own book
 		for range rapid.IntRange(0, 60).Draw(t, "length") {
@@ -81,7 +81,7 @@ func TestForgottenAttemptDoesNotUpsetTheCount(t *testing.T) {
 	t.Parallel()
 	j, _ := mustOpenJournal(t, filepath.Join(t.TempDir(), "journal"), "boot")
 	box := newOutbox(j, func() {}, func(err error) { t.Error(err) })
-	a, b := newAttempt(nil, assignTo(ref("a", 1)), ""), newAttempt(nil, assignTo(ref("b", 1)), "")
+	a, b := newAttempt(nil, assignTo(ref("a", 1))), newAttempt(nil, assignTo(ref("b", 1)))
 	for _, at := range []*attempt{a, b} {
 		at.final = ended(at.ref)
 		box.add(at)

@@ -147,12 +147,12 @@ func (s *session) welcome(w *hwpv1.Welcome) {
 	a.lease.set(w.GetLease().AsDuration())
 	a.lease.renew()
 	a.forgetful = false // the server has heard of it
-	verdicts := make(map[attemptID]*hwpv1.AttemptVerdict, len(w.GetVerdicts()))
+	verdicts := make(map[uint64]*hwpv1.AttemptVerdict, len(w.GetVerdicts()))
 	for _, v := range w.GetVerdicts() {
-		verdicts[idOf(v.GetAttempt())] = v
+		verdicts[v.GetAttempt().GetEpoch()] = v
 	}
 	for _, t := range a.slots.all() {
-		a.obey(t, verdicts[idOf(t.ref)])
+		a.obey(t, verdicts[t.ref.GetEpoch()])
 	}
 	a.outbox.begin()
 	a.config.Logger.Info("connected", "server", a.config.ServerURL, "attempts", len(verdicts))

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 )
@@ -20,9 +21,10 @@ type slots struct {
 	dir   string
 
 	mu       sync.Mutex
-	attempts map[attemptID]*attempt
-	last     uint64        // number of the newest attempt
-	changed  chan struct{} // closed when an attempt ends or is forgotten; nil while nobody waits for that
+	attempts map[uint64]*attempt // by epoch, which no two attempts share
+	last     uint64              // number of the newest attempt
+	changed  chan struct{}       // closed when an attempt ends or is forgotten; nil while nobody waits for that
+	waiting  atomic.Int32        // how many wait for changed
 
 	ready  readySet     // attempts that may have output to send
 	flying atomic.Int64 // bytes of output that were sent and not acknowledged
@@ -30,17 +32,17 @@ type slots struct {
 
 func newSlots(a *agent) *slots {
 	return &slots{
-		agent: a, dir: filepath.Join(a.config.StateDir, "attempts"), attempts: make(map[attemptID]*attempt),
+		agent: a, dir: filepath.Join(a.config.StateDir, "attempts"), attempts: make(map[uint64]*attempt),
 	}
 }
 
 // restore takes over what a former life of the agent has left: attempts whose processes are gone, but whose output and
 // reports may not have been sent. Folders of attempts that are settled are removed.
-func (s *slots) restore(attempts []*journaled) error {
+func (s *slots) restore(attempts []journaled) error {
 	known := make(map[string]bool)
 	for _, former := range attempts {
-		t := newAttempt(s.agent, &hwpv1.Assign{Attempt: former.ref}, s.attemptDir(former.ref))
-		known[filepath.Base(t.dir)] = true
+		t := newAttempt(s.agent, &hwpv1.Assign{Attempt: former.ref})
+		known[filepath.Base(t.dir())] = true
 		if former.ended.GetSilent() {
 			t.logAcked.Store(true)
 		} else if err := t.restoreOutput(former.ended != nil); err != nil {
@@ -65,8 +67,9 @@ func (s *slots) restore(attempts []*journaled) error {
 	return nil
 }
 
-func (s *slots) attemptDir(ref *hwpv1.AttemptRef) string {
-	return filepath.Join(s.dir, fmt.Sprintf("%s.%d", filepath.Base(ref.GetJobId()), ref.GetAttempt()))
+// dir is where the attempt keeps its output.
+func (t *attempt) dir() string {
+	return filepath.Join(t.agent.slots.dir, fmt.Sprintf("%s.%d", filepath.Base(t.ref.GetJobId()), t.ref.GetAttempt()))
 }
 
 // assign takes attempts and starts them. Those that are known already are left alone.
@@ -84,7 +87,7 @@ func (s *slots) assign(assigned []*hwpv1.Assign) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, t := range taken {
-			delete(s.attempts, idOf(t.ref))
+			delete(s.attempts, t.ref.GetEpoch())
 		}
 		return fmt.Errorf("assignments cannot be written to the agent's journal, so they are not started: %w", err)
 	}
@@ -100,10 +103,10 @@ func (s *slots) take(assigned []*hwpv1.Assign) []*attempt {
 	defer s.mu.Unlock()
 	taken := make([]*attempt, 0, len(assigned))
 	for _, a := range assigned {
-		if s.attempts[idOf(a.GetAttempt())] != nil {
+		if s.attempts[a.GetAttempt().GetEpoch()] != nil {
 			continue
 		}
-		t := newAttempt(s.agent, a, s.attemptDir(a.GetAttempt()))
+		t := newAttempt(s.agent, a)
 		s.add(t)
 		taken = append(taken, t)
 	}
@@ -114,8 +117,8 @@ func (s *slots) take(assigned []*hwpv1.Assign) []*attempt {
 func (s *slots) get(ref *hwpv1.AttemptRef) *attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.attempts[idOf(ref)]
-	if t == nil || t.ref.GetEpoch() != ref.GetEpoch() {
+	t := s.attempts[ref.GetEpoch()]
+	if t == nil || t.ref.GetJobId() != ref.GetJobId() {
 		return nil
 	}
 	return t
@@ -125,7 +128,7 @@ func (s *slots) get(ref *hwpv1.AttemptRef) *attempt {
 func (s *slots) add(t *attempt) {
 	s.last++
 	t.number = s.last
-	s.attempts[idOf(t.ref)] = t
+	s.attempts[t.ref.GetEpoch()] = t
 }
 
 // all returns the attempts in the order in which they were taken.
@@ -146,27 +149,40 @@ func (s *slots) refs() []*hwpv1.AttemptRef {
 // settle forgets those of the attempts of which the server has everything.
 func (s *slots) settle(attempts ...*attempt) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var refs []*hwpv1.AttemptRef
+	refs := make([]*hwpv1.AttemptRef, 0, len(attempts))
 	for _, t := range attempts {
-		if t.endAcked.Load() && t.logAcked.Load() && s.attempts[idOf(t.ref)] == t {
+		if t.endAcked.Load() && t.logAcked.Load() && s.attempts[t.ref.GetEpoch()] == t {
 			refs = append(refs, t.ref)
 			s.remove(t)
 		}
 	}
+	left := len(s.attempts)
+	s.notify()
+	s.mu.Unlock()
 	if len(refs) == 0 {
 		return nil
 	}
-	s.notify()
-	return s.agent.journal.settle(refs)
+	return s.agent.journal.settle(refs, left)
+}
+
+// live returns what the journal must have.
+func (s *slots) live() []journaled {
+	all := s.all()
+	live := make([]journaled, len(all))
+	for i, t := range all {
+		t.mu.Lock()
+		live[i] = journaled{ref: t.ref, ended: t.final}
+		t.mu.Unlock()
+	}
+	return live
 }
 
 // remove forgets an attempt; the caller holds the lock.
 func (s *slots) remove(t *attempt) {
-	delete(s.attempts, idOf(t.ref))
+	delete(s.attempts, t.ref.GetEpoch())
 	if out := t.output(); out != nil {
 		out.drop()
-		_ = os.RemoveAll(t.dir) // what is left is removed at the next start
+		_ = os.RemoveAll(t.dir()) // what is left is removed at the next start
 	}
 }
 
@@ -180,6 +196,9 @@ func (s *slots) notify() {
 
 // over is called when nothing of an attempt runs any more.
 func (s *slots) over() {
+	if s.waiting.Load() == 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notify()
@@ -194,9 +213,10 @@ func (s *slots) forget(t *attempt) {
 		s.agent.outbox.forget(t)
 		s.mu.Lock()
 		s.remove(t)
+		left := len(s.attempts)
 		s.notify()
 		s.mu.Unlock()
-		if err := s.agent.journal.settle([]*hwpv1.AttemptRef{t.ref}); err != nil {
+		if err := s.agent.journal.settle([]*hwpv1.AttemptRef{t.ref}, left); err != nil {
 			s.agent.journalFailed(err)
 		}
 	}()
@@ -241,6 +261,8 @@ func (s *slots) awaitForgotten(ctx context.Context) {
 }
 
 func (s *slots) await(ctx context.Context, reached func() bool) {
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
 	for {
 		s.mu.Lock()
 		done := reached()
@@ -256,6 +278,28 @@ func (s *slots) await(ctx context.Context, reached func() bool) {
 		case <-changed:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// sweepInterval is how often limits on the time of attempts are looked at.
+const sweepInterval = time.Second
+
+// sweep ends attempts whose time is up. One look at all of them now and then costs less than a timer for each.
+func (s *slots) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		now := time.Now()
+		for _, t := range s.all() {
+			if limit := time.Duration(t.assign.GetTimeout()); limit > exactLimit && now.Sub(t.begun) >= limit {
+				t.timeUp(limit)
+			}
 		}
 	}
 }

@@ -42,6 +42,7 @@ run; the second ends them. The small program hodei-agent does the same.`,
 			config.Version = version
 			ctx, drain := drainThenStop(cmd.Context())
 			config.Drain = drain
+			tuneMemory(agentGCPercent)
 			return agent.Run(ctx, config)
 		},
 	}

@@ -125,7 +125,13 @@ func assignmentToProto(m *assignmentMemory, a *orchestrator.Assignment) *hwpv1.A
 	spec, p := a.Spec, &m.assign
 	p.Attempt = &m.ref
 	m.ref.JobId, m.ref.Attempt, m.ref.Epoch = a.Ref.Job.String(), a.Ref.Attempt, a.Ref.Epoch
-	p.Timeout, p.JobName, p.Namespace, p.Queue, p.Retryable = int64(spec.Timeout), spec.Name, spec.Namespace, spec.Queue, a.Retryable
+	p.Timeout, p.JobName, p.Retryable = int64(spec.Timeout), spec.Name, a.Retryable
+	if spec.Namespace != job.DefaultNamespace { // what is usual need not be said for every job
+		p.Namespace = spec.Namespace
+	}
+	if spec.Queue != job.DefaultQueue {
+		p.Queue = spec.Queue
+	}
 	if r := spec.Resources; r.MilliCPU != 0 || r.MemoryMiB != 0 || len(r.Extras) != 0 {
 		p.Reserved = &hwpv1.Capacity{MilliCpu: r.MilliCPU, MemoryMib: r.MemoryMiB, Extras: r.Extras}
 	}
@@ -136,7 +142,10 @@ func assignmentToProto(m *assignmentMemory, a *orchestrator.Assignment) *hwpv1.A
 			to = new(hwpv1.Step)
 		}
 		to.Name, to.Argv, to.Env, to.WorkingDir = step.Name, step.Command(), stepEnv(spec.Env, step.Env), step.WorkingDir
-		to.Timeout, to.Grace = int64(step.Timeout), int64(step.Grace)
+		to.Timeout = int64(step.Timeout)
+		if step.Grace != job.DefaultGrace {
+			to.Grace = int64(max(step.Grace, 1))
+		}
 		p.Steps = append(p.Steps, to)
 	}
 	return p

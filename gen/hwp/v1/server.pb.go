@@ -374,9 +374,9 @@ type Assign struct {
 	Timeout int64 `protobuf:"varint,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// The job's name, namespace and queue, for the environment of its processes.
 	JobName string `protobuf:"bytes,4,opt,name=job_name,json=jobName,proto3" json:"job_name,omitempty"`
-	// The tenant.
+	// The tenant; empty for "default".
 	Namespace string `protobuf:"bytes,5,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	// The queue.
+	// The queue; empty for "default".
 	Queue string `protobuf:"bytes,6,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Whether the server may hand the job out again: then the agent ends it before its lease runs out.
 	Retryable bool `protobuf:"varint,7,opt,name=retryable,proto3" json:"retryable,omitempty"`
@@ -485,7 +485,7 @@ type Step struct {
 	WorkingDir string `protobuf:"bytes,4,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
 	// How long it may run, in nanoseconds; 0: without limit of its own.
 	Timeout int64 `protobuf:"varint,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// The time between SIGTERM and SIGKILL, in nanoseconds.
+	// The time between SIGTERM and SIGKILL, in nanoseconds; 0 for 10 seconds.
 	Grace         int64 `protobuf:"varint,6,opt,name=grace,proto3" json:"grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
