@@ -39,7 +39,7 @@ measures to the first byte as well; overhead is the difference of the medians. T
 		}),
 	}
 	latency.Flags().IntVar(&count, "count", 200, "how many jobs")
-	cmd.AddCommand(latency, newBenchJobs())
+	cmd.AddCommand(latency, newBenchJobs(), newBenchStore())
 	return cmd
 }
 
@@ -47,6 +47,12 @@ func newBenchJobs() *cobra.Command {
 	return benchmark("jobs", "Jobs a second from submit to finished and durable",
 		`Jobs starts a server and agents of its own that run no processes, and streams jobs through them in batches, with mTLS and
 durable commits. The last line of stdout is a JSON object.`, bench.Options{Jobs: 1_000_000}, bench.Jobs)
+}
+
+func newBenchStore() *cobra.Command {
+	return benchmark("store", "Jobs a second that the store alone takes",
+		`Store makes the commits of a busy server without the server: each accepts and assigns a batch of jobs and ends another
+one, durably. The last line of stdout is a JSON object.`, bench.Options{Jobs: 1_000_000}, bench.Store)
 }
 
 // benchmark makes a command that runs a measurement in a world of its own.
@@ -62,6 +68,7 @@ func benchmark[R any](name, short, long string, defaults bench.Options, run func
 				return err
 			}
 			options.Progress = cmd.ErrOrStderr()
+			tuneMemory(agentGCPercent)
 			result, err := run(ctx, options)
 			if err != nil {
 				return err

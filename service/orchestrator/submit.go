@@ -27,6 +27,11 @@ type Result struct {
 // accepted ones are durable. The error is about the call as a whole: the context ended, or the server stops.
 func (o *Orchestrator) Submit(ctx context.Context, submissions ...Submission) ([]Result, error) {
 	c := &submit{waiter: newWaiter(), submissions: submissions}
+	total := 0
+	for i := range submissions {
+		total += len(submissions[i].Specs)
+	}
+	c.results = make([]Result, 0, total)
 	now := o.config.Clock()
 	for i := range submissions {
 		specs := submissions[i].Specs
