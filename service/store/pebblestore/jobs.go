@@ -3,52 +3,23 @@ package pebblestore
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
-	"github.com/hodei-jobs/hodei/service/store/storerecord"
+	"github.com/hodei-jobs/hodei/service/store/storelog"
 )
 
 var errNoState = errors.New("the job has a spec and no state: the data folder is damaged; restore a backup")
 
-// appendAccepted writes what is known of a job when it is accepted: when that was, and its spec.
-func appendAccepted(b []byte, j *job.Job) []byte {
-	return storerecord.AppendSpec(binary.BigEndian.AppendUint64(b, uint64(j.Created.UnixNano())), j.Spec)
-}
-
-// isAsAccepted reports whether a job's state follows from its spec and the time of its acceptance.
-func isAsAccepted(j *job.Job) bool {
-	queued := j.State == job.Queued && j.NextAttempt.IsZero()
-	delayed := j.State == job.Delayed && j.NextAttempt.Equal(j.Spec.RunAfter)
-	return j.Revision == 1 && j.Attempt == 0 && (queued || delayed)
-}
-
-// decode puts a job together. state is nil for a job that is as it was accepted.
-func decode(id job.ID, accepted, state []byte) (job.Job, error) {
-	if len(accepted) < 8 {
-		return job.Job{}, errors.New("the record of the spec is cut off")
-	}
-	if state != nil {
-		return storerecord.DecodeJob(id, accepted[8:], state)
-	}
-	spec, err := storerecord.DecodeSpec(accepted[8:])
-	if err != nil {
-		return job.Job{}, err
-	}
-	return job.Accepted(id, spec, time.Unix(0, int64(binary.BigEndian.Uint64(accepted))).UTC())
-}
-
 // Job implements store.Jobs.
 func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 	// First whether it is unfinished: a job that ends meanwhile is then found as ended.
-	state, unfinished := s.hot.find(id)
+	state, unfinished := s.hot.Find(id)
 	accepted, err := s.get(jobKey(nil, id, partAccepted))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return job.Job{}, job.NotFound(id.String())
@@ -61,7 +32,7 @@ func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 	if err != nil {
 		return job.Job{}, fmt.Errorf("reading job %s: %w", id, err)
 	}
-	j, err := decode(id, accepted, state)
+	j, err := storelog.Decode(id, accepted, state)
 	if err != nil {
 		return job.Job{}, fmt.Errorf("job %s: %w", id, err)
 	}
@@ -85,31 +56,16 @@ func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job))
 // ListJobs implements store.Jobs.
 func (s *Store) ListJobs(ctx context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
 	l := &listing{store: s, filter: filter, limit: limit}
-	if ids, few := s.candidates(&filter); few {
+	if ids, few := s.hot.Few(&filter); few {
 		l.named(ctx, ids, before)
 		return l.jobs, ctx.Err()
 	}
-	if prefixes := lists(&filter); prefixes != nil {
-		return l.jobs, l.listed(ctx, prefixes, before)
+	if keys := storelog.ListsFor(&filter); keys != nil {
+		err := l.listed(ctx, keys, before)
+		return l.jobs, err
 	}
-	return l.jobs, l.scan(ctx, before)
-}
-
-// candidates returns the jobs that a filter can select, when memory knows that there are few.
-func (s *Store) candidates(filter *store.Filter) ([]job.ID, bool) {
-	if len(filter.IDs) > 0 {
-		return slices.Clone(filter.IDs), true
-	}
-	if len(filter.States) == 0 || slices.ContainsFunc(filter.States, func(st job.State) bool { return !st.OnWorker() }) {
-		return nil, false
-	}
-	s.hot.mu.RLock()
-	defer s.hot.mu.RUnlock()
-	ids := make([]job.ID, 0, len(s.hot.states))
-	for id := range s.hot.states {
-		ids = append(ids, id)
-	}
-	return ids, true
+	err := l.scan(ctx, before)
+	return l.jobs, err
 }
 
 // listing gathers one page.
@@ -146,44 +102,38 @@ func (l *listing) named(ctx context.Context, ids []job.ID, before job.ID) {
 	}
 }
 
-// listed goes through lists of the index, the newest of all of them first.
-func (l *listing) listed(ctx context.Context, prefixes [][]byte, before job.ID) (err error) {
-	readers := make([]*listReader, 0, len(prefixes))
-	defer func() {
-		for _, r := range readers {
-			err = errors.Join(err, r.it.Close())
+// listed goes through lists, the newest job of all of them first.
+func (l *listing) listed(ctx context.Context, keys []storelog.ListKey, before job.ID) (err error) {
+	readers := make([]*storelog.ListReader, len(keys))
+	for i, key := range keys {
+		prefix := listPrefix(key)
+		it, openErr := l.store.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+		if openErr != nil {
+			return openErr
 		}
-	}()
-	heads := make(map[*listReader]job.ID)
-	for _, prefix := range prefixes {
-		r, err := l.store.readList(ctx, prefix, before)
-		if err != nil {
+		defer func() { err = errors.Join(err, it.Close()) }()
+		if readers[i], err = storelog.NewListReader(postings(it), before); err != nil {
 			return err
-		}
-		readers = append(readers, r)
-		if id, ok, err := r.next(); err != nil {
-			return err
-		} else if ok {
-			heads[r] = id
 		}
 	}
-	for !l.full() && len(heads) > 0 && ctx.Err() == nil {
-		var newest *listReader
-		for r, id := range heads {
-			if newest == nil || id.Compare(heads[newest]) > 0 {
-				newest = r
-			}
+	err = storelog.Merge(readers, func(id job.ID) bool {
+		l.add(ctx, id)
+		return !l.full() && ctx.Err() == nil
+	})
+	return errors.Join(err, ctx.Err())
+}
+
+// postings goes through a list from its end.
+func postings(it *pebble.Iterator) storelog.PostingSource {
+	move := it.Last
+	return func() (last job.ID, ids []byte, ok bool, err error) {
+		if !move() {
+			return last, nil, false, it.Error()
 		}
-		l.add(ctx, heads[newest])
-		id, ok, err := newest.next()
-		if err != nil {
-			return err
-		}
-		if heads[newest] = id; !ok {
-			delete(heads, newest)
-		}
+		move = it.Prev
+		value, err := it.ValueAndErr()
+		return idOf(it.Key()), append([]byte(nil), value...), err == nil, err
 	}
-	return ctx.Err()
 }
 
 // scan goes through all jobs, from the newest on.
@@ -206,7 +156,7 @@ func (l *listing) scan(ctx context.Context, before job.ID) error {
 
 // Unfinished implements store.Jobs.
 func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int, error) {
-	ids := s.hot.ids()
+	ids := s.hot.IDs()
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: []byte{jobPrefix + 1}})
 	if err != nil {
 		return 0, err
@@ -242,20 +192,8 @@ func (s *Store) readUnfinished(it *pebble.Iterator, id job.ID) (job.Job, error) 
 	if err != nil {
 		return job.Job{}, err
 	}
-	state, _ := s.hot.find(id)
-	return decode(id, accepted, state)
-}
-
-// ids returns the unfinished jobs, the oldest first.
-func (h *hot) ids() []job.ID {
-	h.mu.RLock()
-	ids := make([]job.ID, 0, len(h.where))
-	for id := range h.where {
-		ids = append(ids, id)
-	}
-	h.mu.RUnlock()
-	slices.SortFunc(ids, job.ID.Compare)
-	return ids
+	state, _ := s.hot.Find(id)
+	return storelog.Decode(id, accepted, state)
 }
 
 // quarantine moves the records of unfinished jobs that cannot be read to where nothing looks, but a person can.
@@ -265,17 +203,17 @@ func (s *Store) quarantine(ids []job.ID) error {
 	}
 	s.committing.Lock()
 	defer s.committing.Unlock()
-	block := newBlockWriter(len(ids))
+	block := storelog.NewBlock(len(ids))
 	var keys [][]byte
 	for _, id := range ids {
-		block.add(hotEnded, id)
+		block.End(id)
 		keys = append(keys, jobKey(nil, id, partAccepted))
 	}
 	return s.setAside(keys, block)
 }
 
 // setAside moves records away, in one batch with a block of the log of unfinished jobs, if there is one.
-func (s *Store) setAside(keys [][]byte, block *blockWriter) error {
+func (s *Store) setAside(keys [][]byte, block *storelog.Block) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -293,12 +231,12 @@ func (s *Store) setAside(keys [][]byte, block *blockWriter) error {
 			w.delete(key)
 		}
 		if block != nil {
-			w.set(hotKey(s.hot.next()), block.buffer)
+			w.set(hotKey(s.hot.Next()), block.Bytes())
 		}
 		return w.err
 	})
 	if err == nil && block != nil {
-		s.hot.apply(block.entries)
+		s.hot.Apply(block)
 	}
 	return err
 }

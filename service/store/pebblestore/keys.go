@@ -6,6 +6,7 @@ import (
 
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
+	"github.com/hodei-jobs/hodei/service/store/storelog"
 )
 
 // The layout. The first byte of a key says what it holds:
@@ -16,11 +17,11 @@ import (
 //	J <job> z                               the last state of an ended job; written once
 //	L <job> <attempt be32> c <offset be64>  a log chunk
 //	L <job> <attempt be32> e                the end of a log
-//	h <number be64>                         what one commit did to unfinished jobs, see hot.go
+//	h <number be64>                         what one commit did to unfinished jobs, see storelog.Hot
 //	k <kind> 0 <key>                        a small record
 //	q <key>                                 a value that could not be read, set aside
 //	r <6 hours be32> <request id>           what a request_id made, by when it expires
-//	x <namespace> 0 <kind> <value> 0 <job>  ids of jobs for listing, see index.go
+//	x <namespace> 0 <kind> <value> 0 <job>  ids of jobs for listing, see storelog.ListKey
 //
 // Ids of jobs grow, so the order of keys is the order of age, and what is written at one time lies together: compactions
 // find little below that overlaps with what is new.
@@ -70,6 +71,10 @@ func idOf(key []byte) (id job.ID) {
 }
 
 func hotKey(number uint64) []byte { return binary.BigEndian.AppendUint64([]byte{hotPrefix}, number) }
+
+func listPrefix(key storelog.ListKey) []byte { return append([]byte{indexPrefix}, key.Bytes()...) }
+
+func postingKey(key storelog.ListKey, last job.ID) []byte { return append(listPrefix(key), last[:]...) }
 
 func recordKey(kind, key string) []byte {
 	return append(append(append([]byte{recordPrefix}, kind...), 0), key...)

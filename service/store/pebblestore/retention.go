@@ -12,6 +12,7 @@ import (
 
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
+	"github.com/hodei-jobs/hodei/service/store/storelog"
 	"github.com/hodei-jobs/hodei/service/store/storerecord"
 )
 
@@ -185,14 +186,14 @@ func (w *sweep) write(out *writer) {
 	if out.err == nil {
 		out.err = w.trimIndex(out)
 	}
-	var lists postings
+	var lists storelog.Postings
 	for i := range w.kept { // their places in the lists went with those of the others
-		lists.accept(&w.kept[i])
+		lists.Accept(&w.kept[i])
 		if w.kept[i].State.Terminal() {
-			lists.end(&w.kept[i])
+			lists.End(&w.kept[i])
 		}
 	}
-	lists.write(out)
+	out.lists(&lists)
 }
 
 // trimIndex deletes, of every list, the postings that have only jobs that were looked at.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
+	"github.com/hodei-jobs/hodei/service/store/storelog"
 	"github.com/hodei-jobs/hodei/service/store/storerecord"
 )
 
@@ -42,7 +43,7 @@ type Store struct {
 	broken chan struct{}         // closed with it
 
 	committing sync.Mutex // held by the one who changes jobs
-	hot        hot
+	hot        *storelog.Hot
 	term       uint64 // guarded by committing
 	expiring   sync.Mutex
 	spans      spans
@@ -54,7 +55,7 @@ func Open(dir string, options Options) (*Store, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{logger: options.Logger, broken: make(chan struct{})}
+	s := &Store{logger: options.Logger, broken: make(chan struct{}), hot: storelog.NewHot()}
 	db, err := pebble.Open(dir, s.pebbleOptions(options))
 	if err != nil {
 		return nil, explainOpen(dir, err)
@@ -183,22 +184,24 @@ func (s *Store) Lead(context.Context) (uint64, error) {
 // Commit implements store.Committer.
 func (s *Store) Commit(_ context.Context, b *store.Batch) error {
 	jobs := len(b.Accepted) + len(b.Changed)
-	var block *blockWriter
+	var block *storelog.Block
 	if jobs > 0 || b.Term != 0 {
 		s.committing.Lock()
 		defer s.committing.Unlock()
 		if b.Term != 0 && b.Term != s.term {
 			return store.ErrDeposed
 		}
-		block = newBlockWriter(jobs)
+		block = storelog.NewBlock(jobs)
 	}
 	gone := 0
 	err := s.write(s.db.NewBatchWithSize(256*jobs+1024), func(batch *pebble.Batch) error {
 		w := writer{batch: batch}
 		if jobs > 0 {
 			w.jobs(b, block)
-			gone = s.shrink(&w, block)
-			w.set(hotKey(s.hot.next()), block.buffer)
+			if gone, w.err = s.shrink(&w, block); w.err != nil {
+				return w.err
+			}
+			w.set(hotKey(s.hot.Next()), block.Bytes())
 		}
 		for i := range b.Ends {
 			w.set(logKey(b.Ends[i].Ref, partEnd), storerecord.AppendLogEnd(w.value[:0], &b.Ends[i]))
@@ -213,8 +216,8 @@ func (s *Store) Commit(_ context.Context, b *store.Batch) error {
 		return w.err
 	})
 	if err == nil && jobs > 0 {
-		s.hot.apply(block.entries)
-		s.hot.drop(gone)
+		s.hot.Apply(block)
+		s.hot.Drop(gone)
 	}
 	return err
 }
@@ -251,32 +254,35 @@ func (w *writer) job(part byte, j *job.Job, appendRecord func([]byte, *job.Job) 
 	w.set(w.key, w.value)
 }
 
-func (w *writer) jobs(b *store.Batch, block *blockWriter) {
-	var lists postings
+func (w *writer) jobs(b *store.Batch, block *storelog.Block) {
+	var lists storelog.Postings
 	for _, j := range b.Accepted {
-		w.job(partAccepted, j, appendAccepted)
-		lists.accept(j)
-		w.state(j, true, block, &lists)
+		w.job(partAccepted, j, storelog.AppendAccepted)
+		lists.Accept(j)
+		if j.State.Terminal() {
+			w.job(partEnded, j, storelog.AppendEnded)
+			lists.End(j)
+		} else {
+			block.Accept(j)
+		}
 	}
 	for _, j := range b.Changed {
-		w.state(j, false, block, &lists)
+		if j.State.Terminal() {
+			w.job(partEnded, j, storelog.AppendEnded)
+			lists.End(j)
+			block.End(j.ID)
+		} else {
+			block.Change(j)
+		}
 	}
-	lists.write(w)
+	w.lists(&lists)
 }
 
-// state writes where a job stands: in the log of unfinished jobs, or for good.
-func (w *writer) state(j *job.Job, isNew bool, block *blockWriter, lists *postings) {
-	switch {
-	case j.State.Terminal():
-		w.job(partEnded, j, storerecord.AppendState)
-		lists.end(j)
-		if !isNew {
-			block.add(hotEnded, j.ID)
-		}
-	case isNew && isAsAccepted(j):
-		block.add(hotAccepted, j.ID)
-	default:
-		block.change(j.ID, func(b []byte) []byte { return storerecord.AppendState(b, j) })
+func (w *writer) lists(lists *storelog.Postings) {
+	all := lists.All()
+	for i := range all {
+		w.value = all[i].AppendIDs(w.value[:0])
+		w.set(postingKey(all[i].Key, all[i].Last()), w.value)
 	}
 }
 
