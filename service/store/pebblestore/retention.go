@@ -97,7 +97,7 @@ func (s *Store) loadSpans() error {
 	return errors.Join(it.Error(), it.Close())
 }
 
-// expirePiece is how many jobs one call of Expire looks at.
+// expirePiece is how many jobs one call of Expire removes.
 const expirePiece = 50_000
 
 // Expire implements store.Expirer. Runs of jobs that are old enough go with two range deletions, whatever their number.
@@ -129,9 +129,9 @@ func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time
 type sweep struct {
 	store   *Store
 	before  time.Time
-	runs    [][2]job.ID // first and last of jobs that follow each other and all go
-	kept    []job.Job   // among the jobs that go
-	last    job.ID      // the last one that was looked at
+	runs    [][2]job.ID       // first and last of jobs that follow each other and all go
+	kept    storelog.Postings // the places in lists of jobs among those that go
+	last    job.ID            // the last one that was looked at
 	removed int
 }
 
@@ -143,13 +143,12 @@ func (w *sweep) collect(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	open := false // the last run goes on
-	seen := 0
 	for ok := it.First(); ok && ctx.Err() == nil; ok = it.Next() {
 		id, part := jobOf(it.Key())
 		if part != partAccepted {
 			continue
 		}
-		if seen++; seen > expirePiece {
+		if w.removed == expirePiece {
 			more = true
 			break
 		}
@@ -165,7 +164,10 @@ func (w *sweep) collect(ctx context.Context) (more bool, err error) {
 			open = true
 			continue
 		case err == nil:
-			w.kept = append(w.kept, j)
+			w.kept.Accept(&j)
+			if j.State.Terminal() {
+				w.kept.End(&j)
+			}
 		default:
 			w.store.logger.Error("a job that cannot be read is kept beyond its time", "job", w.last, "error", err)
 		}
@@ -186,14 +188,7 @@ func (w *sweep) write(out *writer) {
 	if out.err == nil {
 		out.err = w.trimIndex(out)
 	}
-	var lists storelog.Postings
-	for i := range w.kept { // their places in the lists went with those of the others
-		lists.Accept(&w.kept[i])
-		if w.kept[i].State.Terminal() {
-			lists.End(&w.kept[i])
-		}
-	}
-	out.lists(&lists)
+	out.lists(&w.kept) // which went with those of the others
 }
 
 // trimIndex deletes, of every list, the postings that have only jobs that were looked at.
