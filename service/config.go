@@ -9,6 +9,8 @@ import (
 type Config struct {
 	// DataDir holds everything: the store, and the certificates in its folder "tls". It is made when it is not there.
 	DataDir string
+	// Store is where jobs and logs are kept: "pebble", in the data folder, or the URL of a PostgreSQL database. Default pebble.
+	Store string
 	// Listen is the address of the API, "host:port"; port 0 takes any free one. Default 127.0.0.1:7443.
 	Listen string
 	// OpsListen is the address of the operations port, which asks nobody who they are. Default 127.0.0.1:7444; "-" for none.
@@ -17,6 +19,8 @@ type Config struct {
 	Hosts []string
 	// Lease is how long a worker may be silent before its jobs count as lost. Default 15 s.
 	Lease time.Duration
+	// KeepEnded is how long a job is kept after it has ended, with its log. Default 30 days.
+	KeepEnded time.Duration
 	// MaxUnfinishedJobs bounds the queue; beyond it submits are refused. Default 1,000,000.
 	MaxUnfinishedJobs int
 	// Version is shown in logs and telemetry.
@@ -31,6 +35,11 @@ const (
 	DefaultOpsListen = "127.0.0.1:7444"
 )
 
+// EmbeddedStore as Store keeps everything in the data folder.
+const EmbeddedStore = "pebble"
+
+const defaultKeepEnded = 30 * 24 * time.Hour
+
 // noOperations as OpsListen switches the operations port off.
 const noOperations = "-"
 
@@ -43,6 +52,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.KeepEnded == 0 {
+		c.KeepEnded = defaultKeepEnded
 	}
 	if c.Version == "" {
 		c.Version = "dev"

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,9 @@ import (
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/pebblestore"
+	"github.com/hodei-jobs/hodei/service/store/pgstore"
 	"github.com/hodei-jobs/hodei/service/telemetry"
 )
 
@@ -37,7 +40,8 @@ const (
 // Server is a Hodei server. Make it with New, then call Run.
 type Server struct {
 	config    Config
-	store     *pebblestore.Store
+	store     store.Store
+	failed    <-chan struct{} // closed when the store takes no more writes; nil: it never says so
 	authority *identity.Authority
 	tokens    *identity.Tokens
 	jobs      *orchestrator.Orchestrator
@@ -71,7 +75,7 @@ func (s *Server) build(ctx context.Context) error {
 	var err error
 	dir := s.config.DataDir
 	// The store first: its lock keeps a second server from touching anything.
-	if s.store, err = pebblestore.Open(filepath.Join(dir, "store"), pebblestore.Options{Logger: s.config.Logger}); err != nil {
+	if err := s.openStore(ctx); err != nil {
 		return err
 	}
 	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), s.config.Hosts, time.Now); err != nil {
@@ -99,6 +103,27 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	return s.serveHandlers()
+}
+
+// openStore opens the store that the configuration names: in the data folder, or in a database.
+func (s *Server) openStore(ctx context.Context) error {
+	if s.config.Store == "" || s.config.Store == EmbeddedStore {
+		db, err := pebblestore.Open(filepath.Join(s.config.DataDir, "store"), pebblestore.Options{Logger: s.config.Logger})
+		if err != nil {
+			return err
+		}
+		s.store, s.failed = db, db.Failed()
+		return nil
+	}
+	if !strings.HasPrefix(s.config.Store, "postgres://") && !strings.HasPrefix(s.config.Store, "postgresql://") {
+		return fmt.Errorf("the store %q is neither %q nor the URL of a PostgreSQL database; set --store", s.config.Store, EmbeddedStore)
+	}
+	db, err := pgstore.Open(ctx, s.config.Store, pgstore.Options{Logger: s.config.Logger})
+	if err != nil {
+		return err
+	}
+	s.store = db
+	return nil
 }
 
 func (s *Server) serveHandlers() error {
@@ -194,8 +219,8 @@ func (s *Server) Run(ctx context.Context) error {
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngine()
 	var parts errgroup.Group
-	fatal := make(chan error, 2)
-	for _, part := range []func(context.Context) error{s.jobs.Run, s.logs.Run} {
+	fatal := make(chan error, 3)
+	for _, part := range []func(context.Context) error{s.jobs.Run, s.logs.Run, s.expire} {
 		parts.Go(func() error {
 			err := part(engine)
 			if err != nil {
@@ -215,7 +240,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case err := <-fatal:
 			return err
-		case <-s.store.Failed():
+		case <-s.failed:
 			return errors.New("the store failed, see the log above; free space or repair the disk, then start the server again")
 		}
 	})

@@ -105,7 +105,7 @@ hodei logs -f ID                  # follow from the first byte on`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newRun(g), newSubmit(g), newLogs(g), newWait(g), newCancel(g), newJob(g), newWorker(g), newToken(g),
-		newConfig(g), newContext(g), newServer(), newAgent(), newDev(), newDemo(), newBench(g), newVersion(g), newExitCodes(),
+		newConfig(g), newContext(g), newServer(), newAgent(), newDev(), newDemo(), newBench(), newVersion(g), newExitCodes(),
 	)
 	reflow(root)
 	return root

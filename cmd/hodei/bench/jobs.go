@@ -69,19 +69,23 @@ func Jobs(ctx context.Context, options Options) (*JobsResult, error) {
 		return nil, err
 	}
 	r := &JobsResult{
-		Store: w.storeName(), Jobs: jobs, Seconds: took.Seconds(), JobsPerSecond: float64(jobs) / took.Seconds(), Cost: after.minus(before, jobs),
+		Store: storeName(w.options), Jobs: jobs, Seconds: took.Seconds(), JobsPerSecond: float64(jobs) / took.Seconds(), Cost: after.minus(before, jobs),
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	if r.Limit, err = MeasureLimit(options); err == nil && r.Limit.StoreJobsPerSecond > 0 {
-		r.LimitRatio = r.JobsPerSecond / r.Limit.StoreJobsPerSecond
+	if r.Limit, err = MeasureLimit(options); err != nil {
+		return nil, err
 	}
-	return r, err
+	if err := r.Limit.measureStore(ctx, options); err != nil {
+		return nil, err
+	}
+	r.LimitRatio = r.JobsPerSecond / r.Limit.StoreJobsPerSecond
+	return r, nil
 }
 
-func (w *World) storeName() string {
-	if w.options.Store == "" || w.options.Store == "pebble" {
+func storeName(options Options) string {
+	if options.Store == "" || options.Store == "pebble" {
 		return "pebble"
 	}
 	return "postgres"

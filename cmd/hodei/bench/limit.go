@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,10 +13,10 @@ import (
 type Limit struct {
 	FsyncP50Micros     float64 `json:"fsync_p50_us"` // 4 KiB appended and made durable
 	FsyncP99Micros     float64 `json:"fsync_p99_us"`
-	StoreJobsPerSecond float64 `json:"store_jobs_per_second"` // the store alone, in this process, without anything before it
+	StoreJobsPerSecond float64 `json:"store_jobs_per_second,omitempty"` // the store alone, in this process, without anything before it
 }
 
-// MeasureLimit measures the disk, and the store alone.
+// MeasureLimit measures the disk.
 func MeasureLimit(options Options) (Limit, error) {
 	var l Limit
 	took, err := fsyncs(options.Dir, 500)
@@ -24,6 +25,19 @@ func MeasureLimit(options Options) (Limit, error) {
 	}
 	l.FsyncP50Micros, l.FsyncP99Micros = micros(took, 0.50), micros(took, 0.99)
 	return l, err
+}
+
+// limitJobs is how many jobs the store alone takes to be measured as a limit.
+const limitJobs = 300_000
+
+// measureStore adds what the store alone can do.
+func (l *Limit) measureStore(ctx context.Context, options Options) error {
+	options.Jobs = limitJobs
+	r, err := Store(ctx, options)
+	if err == nil {
+		l.StoreJobsPerSecond = r.JobsPerSecond
+	}
+	return err
 }
 
 // fsyncs times appends of 4 KiB that are made durable.

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/pebblestore"
+	"github.com/hodei-jobs/hodei/service/store/pgstore"
 )
 
 // StoreResult is what Store measured.
@@ -44,15 +44,15 @@ func Store(ctx context.Context, options Options) (*StoreResult, error) {
 	return r, errors.Join(err, db.Close())
 }
 
-func openStore(_ context.Context, options Options, dir string) (store.Store, error) {
+func openStore(ctx context.Context, options Options, dir string) (store.Store, error) {
 	if options.Store == "" || options.Store == "pebble" {
 		return pebblestore.Open(dir, pebblestore.Options{})
 	}
-	return nil, fmt.Errorf("--store %q is not pebble", options.Store)
+	return pgstore.Open(ctx, options.Store, pgstore.Options{})
 }
 
 func fillStore(ctx context.Context, db store.Store, options Options) (*StoreResult, error) {
-	r := &StoreResult{Store: "pebble", Jobs: options.Jobs / batchJobs * batchJobs, Batch: batchJobs}
+	r := &StoreResult{Store: storeName(options), Jobs: options.Jobs / batchJobs * batchJobs, Batch: batchJobs}
 	term, err := db.Lead(ctx)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -285,13 +284,4 @@ func usageOf(pid int) (usage, error) {
 		*target = kib << 10
 	}
 	return u, nil
-}
-
-// freePort finds a port for a server that is to come back at the same place.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

@@ -1,0 +1,91 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ExecResult is what Exec measured.
+type ExecResult struct {
+	Store           string  `json:"store"`
+	Jobs            int     `json:"jobs"`
+	JobsPerSecond   float64 `json:"jobs_per_second"`
+	SpawnsPerSecond float64 `json:"limit_spawns_per_second"` // of /bin/true on this machine, without Hodei; the mean of before and after
+	LimitRatio      float64 `json:"limit_ratio"`
+	Cost
+}
+
+// Exec measures how many processes a second go through, beside how many this machine can start at all.
+func Exec(ctx context.Context, options Options) (*ExecResult, error) {
+	before, err := spawns(ctx, 2*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	w, err := OpenWorld(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close() //nolint:errcheck // the figures are what counts
+	if err := w.StartAgents(ctx, max(options.Agents, 1)); err != nil {
+		return nil, err
+	}
+	start, err := w.spent()
+	if err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	jobs, err := w.stream(ctx, options)
+	if err != nil {
+		return nil, errors.Join(err, w.health())
+	}
+	took := time.Since(begin)
+	end, err := w.spent()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	after, err := spawns(ctx, 2*time.Second)
+	r := &ExecResult{
+		Store: storeName(options), Jobs: jobs, JobsPerSecond: float64(jobs) / took.Seconds(), SpawnsPerSecond: (before + after) / 2,
+		Cost: end.minus(start, jobs),
+	}
+	r.LimitRatio = r.JobsPerSecond / r.SpawnsPerSecond
+	return r, err
+}
+
+// spawns measures how many times a second this machine starts /bin/true and waits for it, as many at a time as it has CPUs.
+func spawns(ctx context.Context, d time.Duration) (float64, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close() //nolint:errcheck // nothing was written
+	var n atomic.Int64
+	begin := time.Now()
+	group, ctx := errgroup.WithContext(ctx)
+	for range runtime.NumCPU() {
+		group.Go(func() error {
+			for time.Since(begin) < d && ctx.Err() == nil {
+				p, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{Files: []*os.File{null, null, null}})
+				if err != nil {
+					return err
+				}
+				if _, err := p.Wait(); err != nil {
+					return err
+				}
+				n.Add(1)
+			}
+			return ctx.Err()
+		})
+	}
+	err = group.Wait()
+	return float64(n.Load()) / time.Since(begin).Seconds(), err
+}
