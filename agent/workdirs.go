@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,5 +74,5 @@ func pristine(dir string) bool {
 	}
 	defer f.Close() //nolint:errcheck // only read
 	_, err = f.Readdirnames(1)
-	return err == io.EOF
+	return errors.Is(err, io.EOF)
 }

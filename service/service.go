@@ -167,9 +167,9 @@ func newJobID() func() job.ID {
 	return func() job.ID {
 		if now := time.Now().UnixMilli(); now > last {
 			// Half of the range is left for the other ids of this millisecond.
-			last, high, low = now, uint16(rand.Uint32()), rand.Uint64()>>1
+			last, high, low = now, uint16(rand.Uint32()), rand.Uint64()>>1 //nolint:gosec // ids are unique, not secret
 		} else {
-			low += 1 + uint64(rand.Uint32())
+			low += 1 + uint64(rand.Uint32()) //nolint:gosec // as above
 		}
 		return job.NewID(time.UnixMilli(last), high, low)
 	}

@@ -109,7 +109,7 @@ func (l *load) submit(ctx context.Context, n int) error {
 		results, err := c.SubmitBatch(ctx, specs)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the run is over; whether these were accepted nobody was told
+				return nil // the run is over; whether these were accepted nobody was told
 			}
 			return fmt.Errorf("a submit was given up: %w", err)
 		}
@@ -119,7 +119,7 @@ func (l *load) submit(ctx context.Context, n int) error {
 		}
 		l.mu.Unlock()
 		if err := sleep(ctx, time.Duration(len(specs))*3*time.Millisecond); err != nil {
-			return nil //nolint:nilerr // the run is over
+			return nil
 		}
 	}
 	return nil

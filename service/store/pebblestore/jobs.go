@@ -165,7 +165,7 @@ func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int,
 	var key []byte
 	for _, id := range ids {
 		key = jobKey(key[:0], id, partAccepted)
-		if !(it.Valid() && it.Next() && bytes.Equal(it.Key(), key)) { // jobs that follow each other need no search
+		if !it.Valid() || !it.Next() || !bytes.Equal(it.Key(), key) { // jobs that follow each other need no search
 			it.SeekGE(key)
 		}
 		j, err := s.readUnfinished(it, id)

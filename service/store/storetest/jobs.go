@@ -257,7 +257,7 @@ func expiry(t *testing.T, h Harness) {
 // written last.
 func churn(t *testing.T, h Harness) {
 	s := h.Open(t)
-	random := rand.New(rand.NewPCG(1, 2))
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that repeats
 	var live []*job.Job
 	want := make(map[job.ID]*job.Job)
 	for n, round := 0, 0; round < 300; round++ {
