@@ -46,8 +46,8 @@ type Committer interface {
 // Batch is what one commit writes. A store reads it only while Commit runs.
 type Batch struct {
 	Term     uint64     // of the writer; an older one than the last Lead gave fails with ErrDeposed; 0: of whoever leads
-	Accepted []*job.Job // new jobs: the spec is written too
-	Changed  []*job.Job // jobs whose spec was written before
+	Accepted []*job.Job // new jobs, the spec is written too; by their ids, which are larger than all before
+	Changed  []*job.Job // jobs that were accepted before and had not ended
 	Ends     []LogEnd   // of logs to which nothing is appended any more
 	Requests []Request
 	Records  []Record // an empty Value deletes
@@ -79,6 +79,9 @@ type Jobs interface {
 	// It does not read ended jobs. Records that cannot be decoded are set aside (moved out of the way, kept, logged) and
 	// counted in the result; they never make the call fail.
 	Unfinished(ctx context.Context, visit func(job.Job) error) (quarantined int, err error)
+	// Newest returns the largest id that jobs have, or had when the store was opened; zero when there is none. The ids of
+	// jobs that are accepted must be larger.
+	Newest(ctx context.Context) (job.ID, error)
 	// Request returns what is remembered under an id; CodeNotFound when there is nothing. Expiry is the caller's business.
 	Request(ctx context.Context, id string) (Request, error)
 }

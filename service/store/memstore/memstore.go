@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -26,6 +27,7 @@ type Store struct {
 	failed   error
 	closed   bool
 	term     uint64
+	newest   job.ID // the largest id that was accepted
 }
 
 type logData struct {
@@ -79,9 +81,9 @@ func (s *Store) Close() error {
 
 // Commit implements store.Committer.
 func (s *Store) Commit(_ context.Context, b *store.Batch) error {
-	deposed := false
+	var refused error
 	err := s.write(func() {
-		if deposed = b.Term != 0 && b.Term != s.term; deposed {
+		if refused = s.refuse(b); refused != nil {
 			return
 		}
 		for _, list := range [][]*job.Job{b.Accepted, b.Changed} {
@@ -104,10 +106,35 @@ func (s *Store) Commit(_ context.Context, b *store.Batch) error {
 			}
 		}
 	})
-	if deposed {
+	return cmp.Or(err, refused)
+}
+
+// refuse says what is wrong with a batch.
+func (s *Store) refuse(b *store.Batch) error {
+	if b.Term != 0 && b.Term != s.term {
 		return store.ErrDeposed
 	}
-	return err
+	newest := s.newest
+	for _, j := range b.Accepted {
+		if j.ID.Compare(newest) <= 0 {
+			return fmt.Errorf("job %s is accepted after job %s, whose id is not smaller", j.ID, newest)
+		}
+		newest = j.ID
+	}
+	for _, j := range b.Changed {
+		if before, ok := s.jobs[j.ID]; !ok || before.State.Terminal() {
+			return fmt.Errorf("job %s changes, but it has ended or was never accepted", j.ID)
+		}
+	}
+	s.newest = newest
+	return nil
+}
+
+// Newest implements store.Jobs.
+func (s *Store) Newest(context.Context) (job.ID, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.newest, nil
 }
 
 // Lead implements store.Leader.

@@ -1,242 +1,208 @@
 package pebblestore
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/storelog"
 )
 
-var errNoState = errors.New("the job has a spec and no state: the data folder is damaged; restore a backup")
+// engine implements storelog.Engine.
+type engine struct{ *Store }
 
-// Job implements store.Jobs.
-func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
-	// First whether it is unfinished: a job that ends meanwhile is then found as ended.
-	state, unfinished := s.hot.Find(id)
-	accepted, err := s.get(jobKey(nil, id, partAccepted))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return job.Job{}, job.NotFound(id.String())
-	}
-	if err == nil && !unfinished {
-		if state, err = s.get(jobKey(nil, id, partEnded)); errors.Is(err, pebble.ErrNotFound) {
-			err = errNoState
-		}
-	}
-	if err != nil {
-		return job.Job{}, fmt.Errorf("reading job %s: %w", id, err)
-	}
-	j, err := storelog.Decode(id, accepted, state)
-	if err != nil {
-		return job.Job{}, fmt.Errorf("job %s: %w", id, err)
-	}
-	return j, nil
+func (s engine) iterate(ctx context.Context, lower, upper []byte) (*pebble.Iterator, error) {
+	return s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 }
 
-// JobsByID implements store.Jobs.
-func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job)) error {
+// PagesFrom implements storelog.Engine.
+func (s engine) PagesFrom(ctx context.Context, from job.ID, n int) ([]storelog.Page, error) {
+	it, err := s.iterate(ctx, []byte{jobPrefix}, []byte{jobPrefix + 1})
+	if err != nil {
+		return nil, err
+	}
+	pages := make([]storelog.Page, 0, n)
+	for ok := it.SeekGE(idPrefix(nil, jobPrefix, from)); ok && len(pages) < n; {
+		var p storelog.Page
+		var found bool
+		if p, found, err = readPage(it); err != nil {
+			break
+		}
+		if found {
+			pages = append(pages, p)
+		}
+		ok = it.Valid()
+	}
+	return pages, errors.Join(err, it.Error(), it.Close())
+}
+
+// PagesOf implements storelog.Engine.
+func (s engine) PagesOf(ctx context.Context, ids []job.ID) ([]storelog.Page, error) {
+	it, err := s.iterate(ctx, []byte{jobPrefix}, []byte{jobPrefix + 1})
+	if err != nil {
+		return nil, err
+	}
+	var pages []storelog.Page
 	for _, id := range ids {
-		j, err := s.Job(ctx, id)
-		switch {
-		case err == nil:
-			visit(j)
-		case job.CodeOf(err) != job.CodeNotFound:
-			s.logger.Error("a job cannot be read", "job", id, "error", err)
+		if n := len(pages); n > 0 && pages[n-1].Last.Compare(id) >= 0 {
+			continue
+		}
+		// The iterator stands behind the page before, where the next one often is.
+		if page, part := pageOf(key(it)); part != partAccepted || page.Compare(id) < 0 || len(pages) == 0 {
+			it.SeekGE(idPrefix(nil, jobPrefix, id))
+		}
+		for it.Valid() && ctx.Err() == nil {
+			p, found, readErr := readPage(it)
+			if readErr != nil {
+				return nil, errors.Join(readErr, it.Close())
+			}
+			if found {
+				pages = append(pages, p)
+				break
+			}
 		}
 	}
-	return ctx.Err()
+	return pages, errors.Join(ctx.Err(), it.Error(), it.Close())
 }
 
-// ListJobs implements store.Jobs.
-func (s *Store) ListJobs(ctx context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
-	l := &listing{store: s, filter: filter, limit: limit}
-	if ids, few := s.hot.Few(&filter); few {
-		l.named(ctx, ids, before)
-		return l.jobs, ctx.Err()
+// key returns the key at which an iterator stands, nil when it stands nowhere.
+func key(it *pebble.Iterator) []byte {
+	if !it.Valid() {
+		return nil
 	}
-	if keys := storelog.ListsFor(&filter); keys != nil {
-		err := l.listed(ctx, keys, before)
-		return l.jobs, err
-	}
-	err := l.scan(ctx, before)
-	return l.jobs, err
+	return it.Key()
 }
 
-// listing gathers one page.
-type listing struct {
-	store  *Store
-	filter store.Filter
-	limit  int
-	jobs   []job.Job
-}
-
-// add takes a job in if it matches. A job that cannot be read is left out of lists, so that one damaged record does not
-// hide all others; Job tells about it.
-func (l *listing) add(ctx context.Context, id job.ID) {
-	j, err := l.store.Job(ctx, id)
-	switch {
-	case err == nil && l.filter.Matches(&j):
-		l.jobs = append(l.jobs, j)
-	case err != nil && job.CodeOf(err) != job.CodeNotFound:
-		l.store.logger.Error("a job was left out of a list", "job", id, "error", err)
-	}
-}
-
-func (l *listing) full() bool { return len(l.jobs) >= l.limit }
-
-func (l *listing) named(ctx context.Context, ids []job.ID, before job.ID) {
-	slices.SortFunc(ids, func(a, b job.ID) int { return b.Compare(a) })
-	for _, id := range slices.Compact(ids) {
-		if l.full() || ctx.Err() != nil {
-			return
+// readPage reads the page at which the iterator stands, with its endings, and leaves the iterator behind them. Endings
+// without their page, which may be left by a repair, are passed over.
+func readPage(it *pebble.Iterator) (p storelog.Page, found bool, err error) {
+	page, part := pageOf(it.Key())
+	if part == partAccepted {
+		found, p.Last = true, page
+		if p.Value, err = value(it); err != nil {
+			return p, false, fmt.Errorf("reading the jobs up to %s: %w", page, err)
 		}
-		if before.IsZero() || id.Compare(before) < 0 {
-			l.add(ctx, id)
-		}
+		it.Next()
 	}
+	for ; it.Valid(); it.Next() {
+		if of, part := pageOf(it.Key()); part != partEnded || of != page {
+			break
+		}
+		endings, err := value(it)
+		if err != nil {
+			return p, false, fmt.Errorf("reading how the jobs up to %s ended: %w", page, err)
+		}
+		p.Endings = append(p.Endings, endings)
+	}
+	if !found && part != partEnded {
+		it.Next() // a key that is not ours
+	}
+	return p, found, it.Error()
 }
 
-// listed goes through lists, the newest job of all of them first.
-func (l *listing) listed(ctx context.Context, keys []storelog.ListKey, before job.ID) (err error) {
-	readers := make([]*storelog.ListReader, len(keys))
-	for i, key := range keys {
-		prefix := listPrefix(key)
-		it, openErr := l.store.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-		if openErr != nil {
-			return openErr
-		}
-		defer func() { err = errors.Join(err, it.Close()) }()
-		if readers[i], err = storelog.NewListReader(postings(it), before); err != nil {
-			return err
-		}
+// value returns a copy of the value at which an iterator stands.
+func value(it *pebble.Iterator) ([]byte, error) {
+	v, err := it.ValueAndErr()
+	return append([]byte(nil), v...), err
+}
+
+// Listed implements storelog.Engine.
+func (s engine) Listed(ctx context.Context, list storelog.List, below job.ID, n int) ([]storelog.Listed, error) {
+	prefix := []byte{jobPrefix}
+	if !list.IsAll() {
+		prefix = listKey(nil, list)
 	}
-	err = storelog.Merge(readers, func(id job.ID) bool {
-		l.add(ctx, id)
-		return !l.full() && ctx.Err() == nil
+	upper := after(prefix)
+	if !below.IsZero() {
+		upper = append(prefix[:len(prefix):len(prefix)], below[:]...)
+	}
+	it, err := s.iterate(ctx, prefix, upper)
+	if err != nil {
+		return nil, err
+	}
+	listed := make([]storelog.Listed, 0, n)
+	for ok := it.Last(); ok; ok = it.Prev() {
+		rest := it.Key()[len(prefix):]
+		if len(rest) < idBytes || list.IsAll() && rest[idBytes] != partAccepted {
+			continue
+		}
+		page, last := job.ID(rest), len(listed)-1
+		if last < 0 || listed[last].Page != page {
+			if len(listed) == n {
+				break
+			}
+			listed = append(listed, storelog.Listed{Page: page})
+			last++
+		}
+		if list.IsAll() {
+			continue
+		}
+		v, err := value(it)
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		listed[last].Values = append(listed[last].Values, v)
+	}
+	return listed, errors.Join(it.Error(), it.Close())
+}
+
+// SetAside implements storelog.Engine.
+func (s engine) SetAside(_ context.Context, make func() *storelog.Write) error {
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	w := make()
+	err := s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
+		out := writer{batch: batch}
+		out.jobs(w)
+		return out.err
 	})
-	return errors.Join(err, ctx.Err())
+	if err == nil {
+		s.log.Apply(w)
+	}
+	return err
 }
 
-// postings goes through a list from its end.
-func postings(it *pebble.Iterator) storelog.PostingSource {
-	move := it.Last
-	return func() (last job.ID, ids []byte, ok bool, err error) {
-		if !move() {
-			return last, nil, false, it.Error()
-		}
-		move = it.Prev
-		value, err := it.ValueAndErr()
-		return idOf(it.Key()), append([]byte(nil), value...), err == nil, err
-	}
-}
-
-// scan goes through all jobs, from the newest on.
-func (l *listing) scan(ctx context.Context, before job.ID) error {
-	upper := []byte{jobPrefix + 1}
-	if !before.IsZero() {
-		upper = idPrefix(nil, jobPrefix, before)
-	}
-	it, err := l.store.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: upper})
+// loadJobs reads the log of unfinished jobs. Blocks that cannot be read are set aside.
+func (s *Store) loadJobs() error {
+	s.log = storelog.New(engine{s}, s.logger)
+	s.Jobs = s.log.Jobs
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{blockPrefix}, UpperBound: []byte{blockPrefix + 1}})
 	if err != nil {
 		return err
 	}
-	for ok := it.Last(); ok && !l.full() && ctx.Err() == nil; ok = it.Prev() {
-		if id, part := jobOf(it.Key()); part == partAccepted {
-			l.add(ctx, id)
-		}
-	}
-	return errors.Join(ctx.Err(), it.Error(), it.Close())
-}
-
-// Unfinished implements store.Jobs.
-func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int, error) {
-	ids := s.hot.IDs()
-	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: []byte{jobPrefix + 1}})
-	if err != nil {
-		return 0, err
-	}
-	var damaged []job.ID
-	var key []byte
-	for _, id := range ids {
-		key = jobKey(key[:0], id, partAccepted)
-		if !it.Valid() || !it.Next() || !bytes.Equal(it.Key(), key) { // jobs that follow each other need no search
-			it.SeekGE(key)
-		}
-		j, err := s.readUnfinished(it, id)
+	damaged := s.db.NewBatch()
+	for ok := it.First(); ok; ok = it.Next() {
+		block, err := value(it)
 		if err != nil {
-			s.logger.Error("an unfinished job cannot be read and is set aside", "job", id, "error", err)
-			damaged = append(damaged, id)
-			continue
+			return errors.Join(fmt.Errorf("reading the unfinished jobs: %w", err), it.Close())
 		}
-		if err := visit(j); err != nil {
-			return 0, errors.Join(err, it.Close())
+		if len(it.Key()) == 9 {
+			err = s.log.Load(binary.BigEndian.Uint64(it.Key()[1:]), block)
+		} else {
+			err = fmt.Errorf("a block of the unfinished jobs has the key %x", it.Key())
+		}
+		if err != nil {
+			s.logger.Error("a record of unfinished jobs cannot be read and is set aside", "error", err)
+			w := writer{batch: damaged}
+			w.setAside(it.Key(), block)
+			w.delete(it.Key())
 		}
 	}
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return 0, err
+		return fmt.Errorf("reading the unfinished jobs: %w", err)
 	}
-	return len(damaged), s.quarantine(damaged)
-}
-
-func (s *Store) readUnfinished(it *pebble.Iterator, id job.ID) (job.Job, error) {
-	if !it.Valid() || !bytes.Equal(it.Key(), jobKey(nil, id, partAccepted)) {
-		return job.Job{}, errors.New("its spec is gone")
-	}
-	accepted, err := it.ValueAndErr()
-	if err != nil {
-		return job.Job{}, err
-	}
-	state, _ := s.hot.Find(id)
-	return storelog.Decode(id, accepted, state)
-}
-
-// quarantine moves the records of unfinished jobs that cannot be read to where nothing looks, but a person can.
-func (s *Store) quarantine(ids []job.ID) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	s.committing.Lock()
-	defer s.committing.Unlock()
-	block := storelog.NewBlock(len(ids))
-	var keys [][]byte
-	for _, id := range ids {
-		block.End(id)
-		keys = append(keys, jobKey(nil, id, partAccepted))
-	}
-	return s.setAside(keys, block)
-}
-
-// setAside moves records away, in one batch with a block of the log of unfinished jobs, if there is one.
-func (s *Store) setAside(keys [][]byte, block *storelog.Block) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	err := s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
-		w := writer{batch: batch}
-		for _, key := range keys {
-			value, err := s.get(key)
-			if errors.Is(err, pebble.ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			w.set(append([]byte{quarantinePrefix}, key...), value)
-			w.delete(key)
+	if !damaged.Empty() {
+		if err := s.write(damaged, func(*pebble.Batch) error { return nil }); err != nil {
+			return err
 		}
-		if block != nil {
-			w.set(hotKey(s.hot.Next()), block.Bytes())
-		}
-		return w.err
-	})
-	if err == nil && block != nil {
-		s.hot.Apply(block)
+	}
+	newest, err := engine{s}.Listed(context.Background(), storelog.List{}, job.ID{}, 1)
+	if err == nil && len(newest) > 0 {
+		s.log.Loaded(newest[0].Page)
 	}
 	return err
 }

@@ -13,31 +13,32 @@ import (
 //
 //	F                                       the version of this layout
 //	T                                       the last term, be64
-//	J <job> a                               when the job was accepted, and its spec; written once
-//	J <job> z                               the last state of an ended job; written once
+//	J <page> a                              a page of jobs as they were accepted, see storelog; written once
+//	J <page> z <commit be64>                how jobs of the page ended, those of one commit; written once
 //	L <job> <attempt be32> c <offset be64>  a log chunk
 //	L <job> <attempt be32> e                the end of a log
-//	h <number be64>                         what one commit did to unfinished jobs, see storelog.Hot
+//	h <commit be64>                         what one commit did to unfinished jobs
 //	k <kind> 0 <key>                        a small record
 //	q <key>                                 a value that could not be read, set aside
 //	r <6 hours be32> <request id>           what a request_id made, by when it expires
-//	x <namespace> 0 <kind> <value> 0 <job>  ids of jobs for listing, see storelog.ListKey
+//	x <list> <page>                         which jobs of a page are on a list
+//	x <list> <page> <commit be64>           likewise for lists of ended jobs, those of one commit
 //
-// Ids of jobs grow, so the order of keys is the order of age, and what is written at one time lies together: compactions
-// find little below that overlaps with what is new.
+// Ids of jobs and pages grow, so the order of keys is the order of age, and what is written at one time lies together:
+// compactions find little below that overlaps with what is new.
 const (
 	formatPrefix     = 'F'
 	termPrefix       = 'T'
 	jobPrefix        = 'J'
 	logPrefix        = 'L'
-	hotPrefix        = 'h'
+	blockPrefix      = 'h'
 	recordPrefix     = 'k'
 	quarantinePrefix = 'q'
 	requestPrefix    = 'r'
-	indexPrefix      = 'x'
+	listPrefix       = 'x'
 )
 
-// Parts of a job and of a log.
+// Parts of a page and of a log.
 const (
 	partAccepted = 'a'
 	partEnded    = 'z'
@@ -45,36 +46,42 @@ const (
 	partEnd      = 'e'
 )
 
-// idPrefix appends the beginning of all keys of a job, in one of the two ranges that are by job.
+const idBytes = len(job.ID{})
+
+// idPrefix appends the beginning of all keys of a page or of the logs of a job.
 func idPrefix(key []byte, prefix byte, id job.ID) []byte {
 	return append(append(key, prefix), id[:]...)
 }
 
-// jobKey appends the key of one record of a job.
-func jobKey(key []byte, id job.ID, part byte) []byte {
-	return append(idPrefix(key, jobPrefix, id), part)
+func pageKey(key []byte, page job.ID) []byte {
+	return append(idPrefix(key, jobPrefix, page), partAccepted)
 }
 
-// jobOf returns the job and the part of it that a key of the range of jobs names.
-func jobOf(key []byte) (id job.ID, part byte) {
-	if len(key) == 2+len(id) {
-		copy(id[:], key[1:])
-		part = key[len(key)-1]
+func endingsKey(key []byte, page job.ID, commit uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(idPrefix(key, jobPrefix, page), partEnded), commit)
+}
+
+// pageOf returns the page and the part of it that a key of the range of pages names; part 0 is none.
+func pageOf(key []byte) (page job.ID, part byte) {
+	if len(key) < 2+idBytes {
+		return page, 0
 	}
-	return id, part
+	return job.ID(key[1:]), key[1+idBytes]
 }
 
-// idOf returns the id at the end of a key.
-func idOf(key []byte) (id job.ID) {
-	copy(id[:], key[max(len(key)-len(id), 0):])
-	return id
+func blockKey(commit uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{blockPrefix}, commit)
 }
 
-func hotKey(number uint64) []byte { return binary.BigEndian.AppendUint64([]byte{hotPrefix}, number) }
+func listKey(key []byte, list storelog.List) []byte { return list.Append(append(key, listPrefix)) }
 
-func listPrefix(key storelog.ListKey) []byte { return append([]byte{indexPrefix}, key.Bytes()...) }
-
-func postingKey(key storelog.ListKey, last job.ID) []byte { return append(listPrefix(key), last[:]...) }
+func listingKey(key []byte, l *storelog.Listing, commit uint64) []byte {
+	key = append(listKey(key, l.List), l.Page[:]...)
+	if l.Ended() {
+		key = binary.BigEndian.AppendUint64(key, commit)
+	}
+	return key
+}
 
 func recordKey(kind, key string) []byte {
 	return append(append(append([]byte{recordPrefix}, kind...), 0), key...)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -97,114 +96,45 @@ func (s *Store) loadSpans() error {
 	return errors.Join(it.Error(), it.Close())
 }
 
-// expirePiece is how many jobs one call of Expire removes.
-const expirePiece = 50_000
-
-// Expire implements store.Expirer. Runs of jobs that are old enough go with two range deletions, whatever their number.
+// Expire implements store.Expirer. What follows each other goes with one range deletion, whatever its number.
 func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error) {
 	s.expiring.Lock()
 	defer s.expiring.Unlock()
-	sweep := sweep{store: s, before: endedBefore}
-	more, err = sweep.collect(ctx)
+	sweep, next, err := s.log.Sweep(ctx, endedBefore, s.sweptTo)
 	if err != nil {
 		return 0, false, err
 	}
+	if s.sweptTo = next; !sweep.More {
+		s.sweptTo = job.ID{} // the next sweep begins with the oldest again
+	}
 	limit := requestSpanOf(expiredBefore)
-	if sweep.removed == 0 && !s.spans.anyBefore(limit) {
-		return 0, more, nil
+	if sweep.Removed == 0 && !s.spans.anyBefore(limit) {
+		return 0, sweep.More, nil
 	}
 	err = s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
 		w := writer{batch: batch}
-		sweep.write(&w)
+		w.sweep(sweep)
 		w.deleteRange([]byte{requestPrefix}, requestSpanKey(limit))
 		return w.err
 	})
-	if err == nil {
-		s.spans.drop(limit)
-	}
-	return sweep.removed, more, err
-}
-
-// sweep is one call's work.
-type sweep struct {
-	store   *Store
-	before  time.Time
-	runs    [][2]job.ID       // first and last of jobs that follow each other and all go
-	kept    storelog.Postings // the places in lists of jobs among those that go
-	last    job.ID            // the last one that was looked at
-	removed int
-}
-
-// collect looks at the oldest jobs. It reports whether there are more that may be old enough.
-func (w *sweep) collect(ctx context.Context) (more bool, err error) {
-	bounds := &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: idPrefix(nil, jobPrefix, job.NewID(w.before, 0, 0))}
-	it, err := w.store.db.NewIterWithContext(ctx, bounds)
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
-	open := false // the last run goes on
-	for ok := it.First(); ok && ctx.Err() == nil; ok = it.Next() {
-		id, part := jobOf(it.Key())
-		if part != partAccepted {
-			continue
-		}
-		if w.removed == expirePiece {
-			more = true
-			break
-		}
-		w.last = id
-		j, err := w.store.Job(ctx, w.last)
-		switch {
-		case err == nil && j.State.Terminal() && j.Ended.Before(w.before):
-			w.removed++
-			if !open {
-				w.runs = append(w.runs, [2]job.ID{w.last, w.last})
-			}
-			w.runs[len(w.runs)-1][1] = w.last
-			open = true
-			continue
-		case err == nil:
-			w.kept.Accept(&j)
-			if j.State.Terminal() {
-				w.kept.End(&j)
-			}
-		default:
-			w.store.logger.Error("a job that cannot be read is kept beyond its time", "job", w.last, "error", err)
-		}
-		open = false
-	}
-	return more, errors.Join(ctx.Err(), it.Error(), it.Close())
+	s.spans.drop(limit)
+	return sweep.Removed, sweep.More, nil
 }
 
-func (w *sweep) write(out *writer) {
-	if w.removed == 0 {
-		return
+func (w *writer) sweep(sweep *storelog.Sweep) {
+	for _, run := range sweep.Jobs {
+		w.deleteRange(idPrefix(nil, logPrefix, run.First), after(idPrefix(nil, logPrefix, run.Last)))
 	}
-	for _, run := range w.runs {
-		for _, prefix := range []byte{jobPrefix, logPrefix} {
-			out.deleteRange(idPrefix(nil, prefix, run[0]), after(idPrefix(nil, prefix, run[1])))
-		}
+	for _, run := range sweep.Pages {
+		w.deleteRange(idPrefix(nil, jobPrefix, run.First), after(idPrefix(nil, jobPrefix, run.Last)))
 	}
-	if out.err == nil {
-		out.err = w.trimIndex(out)
+	for _, run := range sweep.Lists {
+		prefix := listKey(nil, run.List)
+		prefix = prefix[:len(prefix):len(prefix)]
+		w.deleteRange(append(prefix, run.First[:]...), after(append(prefix, run.Last[:]...)))
 	}
-	out.lists(&w.kept) // which went with those of the others
-}
-
-// trimIndex deletes, of every list, the postings that have only jobs that were looked at.
-func (w *sweep) trimIndex(out *writer) error {
-	it, err := w.store.db.NewIter(&pebble.IterOptions{LowerBound: []byte{indexPrefix}, UpperBound: []byte{indexPrefix + 1}})
-	if err != nil {
-		return err
-	}
-	for ok := it.First(); ok; {
-		key := append([]byte(nil), it.Key()...)
-		if len(key) < len(w.last) {
-			return errors.Join(fmt.Errorf("the index has a key of %d bytes", len(key)), it.Close())
-		}
-		prefix := key[:len(key)-len(w.last)]
-		out.deleteRange(prefix, after(append(prefix[:len(prefix):len(prefix)], w.last[:]...)))
-		ok = it.SeekGE(after(prefix))
-	}
-	return errors.Join(it.Error(), it.Close())
+	w.rest(sweep.Rest)
 }

@@ -42,11 +42,13 @@ type Store struct {
 	failed atomic.Pointer[error] // the first failed write
 	broken chan struct{}         // closed with it
 
-	committing sync.Mutex // held by the one who changes jobs
-	hot        *storelog.Hot
-	term       uint64 // guarded by committing
-	expiring   sync.Mutex
-	spans      spans
+	*storelog.Jobs // of log
+	log            storelog.Log
+	committing     sync.Mutex // held by the one who changes jobs
+	term           uint64     // guarded by committing
+	expiring       sync.Mutex
+	sweptTo        job.ID // where the next sweep goes on; guarded by expiring
+	spans          spans
 }
 
 // Open opens the store in dir, and makes it when there is none. The error says when another process has it open, when a
@@ -55,13 +57,13 @@ func Open(dir string, options Options) (*Store, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{logger: options.Logger, broken: make(chan struct{}), hot: storelog.NewHot()}
+	s := &Store{logger: options.Logger, broken: make(chan struct{})}
 	db, err := pebble.Open(dir, s.pebbleOptions(options))
 	if err != nil {
 		return nil, explainOpen(dir, err)
 	}
 	s.db = db
-	for _, step := range []func() error{func() error { return s.checkFormat(dir) }, s.loadTerm, s.loadHot, s.loadSpans} {
+	for _, step := range []func() error{func() error { return s.checkFormat(dir) }, s.loadTerm, s.loadJobs, s.loadSpans} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
@@ -183,26 +185,21 @@ func (s *Store) Lead(context.Context) (uint64, error) {
 
 // Commit implements store.Committer.
 func (s *Store) Commit(_ context.Context, b *store.Batch) error {
-	jobs := len(b.Accepted) + len(b.Changed)
-	var block *storelog.Block
-	if jobs > 0 || b.Term != 0 {
+	jobs := new(storelog.Write)
+	if len(b.Accepted)+len(b.Changed) > 0 || b.Term != 0 {
 		s.committing.Lock()
 		defer s.committing.Unlock()
 		if b.Term != 0 && b.Term != s.term {
 			return store.ErrDeposed
 		}
-		block = storelog.NewBlock(jobs)
-	}
-	gone := 0
-	err := s.write(s.db.NewBatchWithSize(256*jobs+1024), func(batch *pebble.Batch) error {
-		w := writer{batch: batch}
-		if jobs > 0 {
-			w.jobs(b, block)
-			if gone, w.err = s.shrink(&w, block); w.err != nil {
-				return w.err
-			}
-			w.set(hotKey(s.hot.Next()), block.Bytes())
+		var err error
+		if jobs, err = s.log.Prepare(b, func(commit uint64) ([]byte, error) { return s.get(blockKey(commit)) }); err != nil {
+			return err
 		}
+	}
+	err := s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
+		w := writer{batch: batch}
+		w.jobs(jobs)
 		for i := range b.Ends {
 			w.set(logKey(b.Ends[i].Ref, partEnd), storerecord.AppendLogEnd(w.value[:0], &b.Ends[i]))
 		}
@@ -215,9 +212,8 @@ func (s *Store) Commit(_ context.Context, b *store.Batch) error {
 		}
 		return w.err
 	})
-	if err == nil && jobs > 0 {
-		s.hot.Apply(block)
-		s.hot.Drop(gone)
+	if err == nil {
+		s.log.Apply(jobs)
 	}
 	return err
 }
@@ -248,42 +244,45 @@ func (w *writer) deleteRange(from, to []byte) {
 	}
 }
 
-// job sets one of the records of a job.
-func (w *writer) job(part byte, j *job.Job, appendRecord func([]byte, *job.Job) []byte) {
-	w.key, w.value = jobKey(w.key[:0], j.ID, part), appendRecord(w.value[:0], j)
-	w.set(w.key, w.value)
+func (w *writer) jobs(jobs *storelog.Write) {
+	for _, p := range jobs.Pages {
+		w.key = pageKey(w.key[:0], p.Page)
+		w.set(w.key, p.Bytes)
+	}
+	w.rest(jobs.Rest)
+	for _, e := range jobs.Endings {
+		w.key = endingsKey(w.key[:0], e.Page, jobs.Number)
+		w.set(w.key, e.Bytes)
+	}
+	for i := range jobs.Lists {
+		l := &jobs.Lists[i]
+		w.key, w.value = listingKey(w.key[:0], l, jobs.Number), l.AppendValue(w.value[:0])
+		w.set(w.key, w.value)
+	}
+	if jobs.Block != nil {
+		w.set(blockKey(jobs.Number), jobs.Block)
+	}
+	for n := range jobs.Gone {
+		w.delete(blockKey(jobs.First + uint64(n)))
+	}
+	for _, v := range jobs.SetAside {
+		w.setAside(pageKey(nil, v.Page), v.Bytes)
+	}
 }
 
-func (w *writer) jobs(b *store.Batch, block *storelog.Block) {
-	var lists storelog.Postings
-	for _, j := range b.Accepted {
-		w.job(partAccepted, j, storelog.AppendAccepted)
-		lists.Accept(j)
-		if j.State.Terminal() {
-			w.job(partEnded, j, storelog.AppendEnded)
-			lists.End(j)
+// rest writes what stays of pages.
+func (w *writer) rest(rest []storelog.Value) {
+	for _, r := range rest {
+		if r.Bytes == nil {
+			w.delete(pageKey(nil, r.Page))
 		} else {
-			block.Accept(j)
+			w.set(pageKey(nil, r.Page), r.Bytes)
 		}
 	}
-	for _, j := range b.Changed {
-		if j.State.Terminal() {
-			w.job(partEnded, j, storelog.AppendEnded)
-			lists.End(j)
-			block.End(j.ID)
-		} else {
-			block.Change(j)
-		}
-	}
-	w.lists(&lists)
 }
 
-func (w *writer) lists(lists *storelog.Postings) {
-	all := lists.All()
-	for i := range all {
-		w.value = all[i].AppendIDs(w.value[:0])
-		w.set(postingKey(all[i].Key, all[i].Last()), w.value)
-	}
+func (w *writer) setAside(key, value []byte) {
+	w.set(append([]byte{quarantinePrefix}, key...), value)
 }
 
 func (w *writer) record(r *store.Record) {

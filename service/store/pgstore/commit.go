@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/storelog"
 	"github.com/hodei-jobs/hodei/service/store/storerecord"
@@ -26,36 +26,45 @@ func (s *Store) Lead(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	s.term = uint64(term)
-	return s.term, s.loadHot(ctx)
+	return s.term, s.loadJobs(ctx)
 }
 
-func (s *Store) loadHot(ctx context.Context) error {
+func (s *Store) loadJobs(ctx context.Context) error {
 	type row struct {
 		Number int64
 		Block  []byte
 	}
 	var blocks []row
+	var newest [16]byte
 	err := s.retry(ctx, "reading the unfinished jobs", func() error {
-		rows, err := s.reads.Query(ctx, "SELECT number, block FROM unfinished ORDER BY number")
+		rows, err := s.reads.Query(ctx, "SELECT number, block FROM blocks ORDER BY number")
 		if err != nil {
 			return err
 		}
-		blocks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+		if blocks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row]); err != nil {
+			return err
+		}
+		err = s.reads.QueryRow(ctx, "SELECT last FROM pages ORDER BY last DESC LIMIT 1").Scan(&newest)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("reading the unfinished jobs: %w", err)
 	}
-	hot := storelog.NewHot()
+	s.log.Reset()
 	for _, b := range blocks {
-		if err := hot.Load(uint64(b.Number), b.Block); err != nil {
-			s.logger.Error("a record of unfinished jobs cannot be read and is set aside", "block", b.Number, "error", err)
-			if err := s.setAside(ctx, "unfinished", "number", b.Number); err != nil {
-				return err
+		if err := s.log.Load(uint64(b.Number), b.Block); err != nil {
+			s.logger.Error("a record of unfinished jobs cannot be read and is set aside", "error", err)
+			_, err := s.commits.Exec(ctx, `WITH gone AS (DELETE FROM blocks WHERE number = $1 RETURNING number, block)
+				INSERT INTO quarantine (origin, key, value) SELECT 'blocks', int8send(number), block FROM gone`, b.Number)
+			if err != nil {
+				return fmt.Errorf("setting a damaged record of unfinished jobs aside: %w", err)
 			}
 		}
 	}
-	s.hot = hot
+	s.log.Loaded(newest)
 	return nil
 }
 
@@ -64,66 +73,57 @@ func (s *Store) loadHot(ctx context.Context) error {
 func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
 	jobs := len(b.Accepted) + len(b.Changed)
 	if jobs == 0 && b.Term == 0 {
-		return s.retry(ctx, "a commit", func() error { return s.send(ctx, b, nil, 0, 0) })
+		return s.retry(ctx, "a commit", func() error { return s.send(ctx, b, new(storelog.Write), 0) })
 	}
 	s.committing.Lock()
 	defer s.committing.Unlock()
+	w, err := s.log.Prepare(b, func(number uint64) ([]byte, error) { return s.readBlock(ctx, number) })
+	if err != nil {
+		return err
+	}
 	term := b.Term
 	if term == 0 {
 		term = s.term
 	}
-	block := storelog.NewBlock(jobs)
-	var gone int
-	var err error
-	if jobs > 0 {
-		addToBlock(block, b)
-		if gone, err = s.hot.Shrink(block, func(number uint64) ([]byte, error) { return s.readBlock(ctx, number) }); err != nil {
-			return fmt.Errorf("copying the log of unfinished jobs: %w", err)
-		}
-	}
 	again := false
 	err = s.retry(ctx, "a commit", func() error {
 		if again && jobs > 0 {
-			if written, err := s.written(ctx, block); written || err != nil {
+			if written, err := s.written(ctx, w); written || err != nil {
 				return err
 			}
 		}
 		again = true
-		return s.send(ctx, b, block, gone, term)
+		return s.send(ctx, b, w, term)
 	})
-	if err == nil && jobs > 0 {
-		s.hot.Apply(block)
-		s.hot.Drop(gone)
+	if err == nil {
+		s.log.Apply(w)
 	}
 	return err
 }
 
-func addToBlock(block *storelog.Block, b *store.Batch) {
-	for _, j := range b.Accepted {
-		if !j.State.Terminal() {
-			block.Accept(j)
-		}
+// SetAside implements storelog.Engine.
+func (s engine) SetAside(ctx context.Context, make func() *storelog.Write) error {
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	w := make()
+	if err := s.send(ctx, new(store.Batch), w, s.term); err != nil {
+		return fmt.Errorf("setting damaged jobs aside: %w", err)
 	}
-	for _, j := range b.Changed {
-		if j.State.Terminal() {
-			block.End(j.ID)
-		} else {
-			block.Change(j)
-		}
-	}
+	s.log.Apply(w)
+	return nil
 }
 
 func (s *Store) readBlock(ctx context.Context, number uint64) (block []byte, err error) {
 	err = s.retry(ctx, "reading the log of unfinished jobs", func() error {
-		return s.reads.QueryRow(ctx, "SELECT block FROM unfinished WHERE number = $1", int64(number)).Scan(&block)
+		return s.reads.QueryRow(ctx, "SELECT block FROM blocks WHERE number = $1", int64(number)).Scan(&block)
 	})
 	return block, err
 }
 
 // written reports whether a commit whose answer was lost is in the database.
-func (s *Store) written(ctx context.Context, block *storelog.Block) (bool, error) {
+func (s *Store) written(ctx context.Context, w *storelog.Write) (bool, error) {
 	var same bool
-	err := s.commits.QueryRow(ctx, "SELECT block = $2 FROM unfinished WHERE number = $1", int64(s.hot.Next()), block.Bytes()).Scan(&same)
+	err := s.commits.QueryRow(ctx, "SELECT block = $2 FROM blocks WHERE number = $1", int64(w.Number), w.Block).Scan(&same)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}
@@ -137,19 +137,14 @@ func (s *Store) written(ctx context.Context, block *storelog.Block) (bool, error
 const notLeader = "22012"
 
 // send writes a batch in one transaction, with one trip to the database.
-func (s *Store) send(ctx context.Context, b *store.Batch, block *storelog.Block, gone int, term uint64) error {
+// Term 0 asks nobody who leads.
+func (s *Store) send(ctx context.Context, b *store.Batch, w *storelog.Write, term uint64) error {
 	batch := new(pgx.Batch)
-	if block != nil {
+	if term != 0 {
 		// The lock on the row keeps another server from taking the lead in the middle of this transaction.
 		batch.Queue("SELECT 1 / count(*) FROM (SELECT 1 FROM leadership WHERE term = $1 FOR SHARE) AS mine", int64(term))
 	}
-	if len(b.Accepted)+len(b.Changed) > 0 {
-		queueJobs(batch, b)
-		batch.Queue("INSERT INTO unfinished (number, block) VALUES ($1, $2)", int64(s.hot.Next()), block.Bytes())
-		if gone > 0 {
-			batch.Queue("DELETE FROM unfinished WHERE number < $1", int64(s.hot.First())+int64(gone))
-		}
-	}
+	queueJobs(batch, w)
 	queueEnds(batch, b.Ends)
 	for i := range b.Requests {
 		r := &b.Requests[i]
@@ -177,61 +172,60 @@ func (s *Store) send(ctx context.Context, b *store.Batch, block *storelog.Block,
 	return err
 }
 
-// rows are ids with one value each, as arrays for one statement. The values lie in one piece of memory.
-type rows struct {
-	ids    [][16]byte
-	values [][]byte
-	buffer []byte
-}
-
-func (r *rows) add(id job.ID, appendValue func([]byte) []byte) {
-	start := len(r.buffer)
-	r.buffer = appendValue(r.buffer)
-	r.ids = append(r.ids, id)
-	r.values = append(r.values, r.buffer[start:len(r.buffer):len(r.buffer)])
-}
-
-func (r *rows) queue(batch *pgx.Batch, statement string) {
-	if len(r.ids) > 0 {
-		batch.Queue(statement, r.ids, r.values)
-	}
-}
-
-func queueJobs(batch *pgx.Batch, b *store.Batch) {
-	var accepted, ended rows
-	var lists storelog.Postings
-	end := func(j *job.Job) {
-		ended.add(j.ID, func(buffer []byte) []byte { return storelog.AppendEnded(buffer, j) })
-		lists.End(j)
-	}
-	for _, j := range b.Accepted {
-		accepted.add(j.ID, func(buffer []byte) []byte { return storelog.AppendAccepted(buffer, j) })
-		lists.Accept(j)
-		if j.State.Terminal() {
-			end(j)
-		}
-	}
-	for _, j := range b.Changed {
-		if j.State.Terminal() {
-			end(j)
-		}
-	}
-	accepted.queue(batch, "INSERT INTO jobs (id, accepted) SELECT * FROM unnest($1::uuid[], $2::bytea[])")
-	ended.queue(batch, "INSERT INTO endings (id, state) SELECT * FROM unnest($1::uuid[], $2::bytea[])")
-	queueLists(batch, &lists)
-}
-
-func queueLists(batch *pgx.Batch, lists *storelog.Postings) {
-	all := lists.All()
-	if len(all) == 0 {
+func queueJobs(batch *pgx.Batch, w *storelog.Write) {
+	if w.Block == nil {
 		return
 	}
-	names, ids, last := make([][]byte, len(all)), make([][]byte, len(all)), make([][16]byte, len(all))
-	for i := range all {
-		names[i], last[i], ids[i] = all[i].Key.Bytes(), all[i].Last(), all[i].AppendIDs(nil)
+	number := int64(w.Number)
+	queueValues(batch, w.Pages, "INSERT INTO pages (last, accepted) SELECT * FROM unnest($1::uuid[], $2::bytea[])")
+	queueRest(batch, w.Rest)
+	queueValues(batch, w.Endings, "INSERT INTO endings (page, number, ended) SELECT page, $3, ended FROM unnest($1::uuid[], $2::bytea[]) AS e (page, ended)", number)
+	queueValues(batch, w.SetAside, "INSERT INTO quarantine (origin, key, value) SELECT 'pages', uuid_send(page), value"+
+		" FROM unnest($1::uuid[], $2::bytea[]) AS q (page, value)")
+	queueLists(batch, w.Lists, number)
+	batch.Queue("INSERT INTO blocks (number, block) VALUES ($1, $2)", number, w.Block)
+	if w.Gone > 0 {
+		batch.Queue("DELETE FROM blocks WHERE number < $1", int64(w.First)+int64(w.Gone))
 	}
-	batch.Queue(`INSERT INTO postings (list, last, ids) SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bytea[])
-		ON CONFLICT (list, last) DO UPDATE SET ids = excluded.ids`, names, last, ids)
+}
+
+// queueRest queues what stays of pages.
+func queueRest(batch *pgx.Batch, rest []storelog.Value) {
+	queueValues(batch, rest, `UPDATE pages SET accepted = rest.accepted
+		FROM unnest($1::uuid[], $2::bytea[]) AS rest (last, accepted) WHERE pages.last = rest.last`)
+	if slices.ContainsFunc(rest, func(v storelog.Value) bool { return v.Bytes == nil }) {
+		batch.Queue("DELETE FROM pages WHERE accepted IS NULL")
+	}
+}
+
+// queueValues queues a statement over pages and their values.
+func queueValues(batch *pgx.Batch, values []storelog.Value, statement string, more ...any) {
+	if len(values) == 0 {
+		return
+	}
+	pages, bytes := make([][16]byte, len(values)), make([][]byte, len(values))
+	for i, v := range values {
+		pages[i], bytes[i] = v.Page, v.Bytes
+	}
+	batch.Queue(statement, append([]any{pages, bytes}, more...)...)
+}
+
+// queueLists queues what a commit adds to lists. Listings of ended jobs are told apart by the number of the commit.
+func queueLists(batch *pgx.Batch, lists []storelog.Listing, number int64) {
+	if len(lists) == 0 {
+		return
+	}
+	names, pages := make([][]byte, len(lists)), make([][16]byte, len(lists))
+	numbers, values := make([]int64, len(lists)), make([][]byte, len(lists))
+	for i := range lists {
+		l := &lists[i]
+		names[i], pages[i], values[i] = l.List.Append(nil), l.Page, l.AppendValue(nil)
+		if l.Ended() {
+			numbers[i] = number
+		}
+	}
+	batch.Queue("INSERT INTO listings (list, page, number, jobs) SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::bytea[])",
+		names, pages, numbers, values)
 }
 
 func queueEnds(batch *pgx.Batch, ends []store.LogEnd) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store/storelog"
 )
 
@@ -35,9 +36,12 @@ type Store struct {
 	commits, logs, reads *pgxpool.Pool
 	logger               *slog.Logger
 
-	committing sync.Mutex // held by the one who changes jobs
-	hot        *storelog.Hot
-	term       uint64 // of this server's lead; guarded by committing
+	*storelog.Jobs // of log
+	log            storelog.Log
+	committing     sync.Mutex // held by the one who changes jobs
+	term           uint64     // of this server's lead; guarded by committing
+	expiring       sync.Mutex
+	sweptTo        job.ID // where the next sweep goes on; guarded by expiring
 }
 
 // Open connects to the database that the URL names and brings its tables up to date. The error says what stands in the way:
@@ -49,7 +53,9 @@ func Open(ctx context.Context, url string, options Options) (*Store, error) {
 	if options.Patience == 0 {
 		options.Patience = defaultPatience
 	}
-	s := &Store{logger: options.Logger, hot: storelog.NewHot()}
+	s := &Store{logger: options.Logger}
+	s.log = storelog.New(engine{s}, s.logger)
+	s.Jobs = s.log.Jobs
 	for _, p := range []struct {
 		pool  **pgxpool.Pool
 		conns int32

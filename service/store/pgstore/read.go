@@ -3,8 +3,6 @@ package pgstore
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,299 +12,81 @@ import (
 	"github.com/hodei-jobs/hodei/service/store/storerecord"
 )
 
-// stored is a job as the tables have it.
-type stored struct {
-	ID       [16]byte
-	Accepted []byte
-	Ended    []byte // nil while it is unfinished
+// engine implements storelog.Engine.
+type engine struct{ *Store }
+
+// withEndings reads pages, which the text before it selects as "chosen", with how their jobs ended.
+const withEndings = ` SELECT last, accepted, array_remove(array_agg(ended ORDER BY number), NULL)
+	FROM chosen JOIN pages USING (last) LEFT JOIN endings ON page = last GROUP BY last, accepted ORDER BY last`
+
+// PagesFrom implements storelog.Engine.
+func (s engine) PagesFrom(ctx context.Context, from job.ID, n int) ([]storelog.Page, error) {
+	return s.pages(ctx, "WITH chosen AS (SELECT last FROM pages WHERE last >= $1 ORDER BY last LIMIT $2)"+withEndings, [16]byte(from), n)
 }
 
-// pieceSize is how many jobs one statement reads.
-const pieceSize = 10_000
-
-var errNoState = errors.New("the job has a spec and no state: the tables are damaged; restore a backup")
-
-// decode puts a job together. state is how the log of unfinished jobs had it before the row was read.
-func decode(row *stored, state []byte, unfinished bool) (job.Job, error) {
-	switch {
-	case row.Ended != nil:
-		return storelog.Decode(row.ID, row.Accepted, row.Ended)
-	case unfinished:
-		return storelog.Decode(row.ID, row.Accepted, state)
+// PagesOf implements storelog.Engine.
+func (s engine) PagesOf(ctx context.Context, ids []job.ID) ([]storelog.Page, error) {
+	keys := make([][16]byte, len(ids))
+	for i, id := range ids {
+		keys[i] = id
 	}
-	return job.Job{}, errNoState
+	return s.pages(ctx, `WITH chosen AS (SELECT DISTINCT (SELECT last FROM pages WHERE last >= id ORDER BY last LIMIT 1) AS last
+		FROM unnest($1::uuid[]) AS id)`+withEndings, keys)
 }
 
-// rows reads jobs by their ids, which must grow, and calls visit for those that are there.
-func (s *Store) rows(ctx context.Context, ids []job.ID, visit func(*stored)) error {
-	for piece := range slices.Chunk(ids, pieceSize) {
-		keys := make([][16]byte, len(piece))
-		for i, id := range piece {
-			keys[i] = id
-		}
-		var found []stored
-		err := s.retry(ctx, "reading jobs", func() error {
-			rows, err := s.reads.Query(ctx, `SELECT id, accepted, state FROM jobs LEFT JOIN endings USING (id) WHERE id = ANY($1) ORDER BY id`, keys)
-			if err != nil {
-				return err
-			}
-			found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
-			return err
-		})
+func (s engine) pages(ctx context.Context, query string, args ...any) ([]storelog.Page, error) {
+	type row struct {
+		Last     [16]byte
+		Accepted []byte
+		Endings  [][]byte
+	}
+	var found []row
+	err := s.retry(ctx, "reading jobs", func() error {
+		rows, err := s.reads.Query(ctx, query, args...)
 		if err != nil {
 			return err
 		}
-		for i := range found {
-			visit(&found[i])
-		}
-	}
-	return nil
-}
-
-// Job implements store.Jobs.
-func (s *Store) Job(ctx context.Context, id job.ID) (job.Job, error) {
-	// First whether it is unfinished: a job that ends meanwhile is then found as ended.
-	state, unfinished := s.hot.Find(id)
-	j, err := job.Job{}, job.NotFound(id.String())
-	readErr := s.rows(ctx, []job.ID{id}, func(row *stored) { j, err = decode(row, state, unfinished) })
-	switch {
-	case readErr != nil:
-		return job.Job{}, fmt.Errorf("reading job %s: %w", id, readErr)
-	case err != nil && job.CodeOf(err) != job.CodeNotFound:
-		return job.Job{}, fmt.Errorf("job %s: %w", id, err)
-	}
-	return j, err
-}
-
-// JobsByID implements store.Jobs.
-func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job)) error {
-	states := make(map[job.ID][]byte, len(ids))
-	for _, id := range ids {
-		if state, unfinished := s.hot.Find(id); unfinished {
-			states[id] = state
-		}
-	}
-	return s.rows(ctx, ids, func(row *stored) {
-		state, unfinished := states[row.ID]
-		j, err := decode(row, state, unfinished)
-		if err != nil {
-			s.logger.Error("a job cannot be read", "job", job.ID(row.ID), "error", err)
-			return
-		}
-		visit(j)
-	})
-}
-
-// Unfinished implements store.Jobs.
-func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int, error) {
-	ids := s.hot.IDs()
-	var damaged []job.ID
-	var visitErr error
-	next := 0
-	skipTo := func(id job.ID) { // ids that have no row
-		for ; next < len(ids) && ids[next] != id; next++ {
-			damaged = append(damaged, ids[next])
-		}
-	}
-	err := s.rows(ctx, ids, func(row *stored) {
-		skipTo(row.ID)
-		next++
-		state, unfinished := s.hot.Find(row.ID)
-		j, err := decode(row, state, unfinished)
-		if err != nil {
-			s.logger.Error("an unfinished job cannot be read and is set aside", "job", job.ID(row.ID), "error", err)
-			damaged = append(damaged, row.ID)
-		} else if visitErr == nil {
-			visitErr = visit(j)
-		}
-	})
-	if err := errors.Join(err, visitErr); err != nil {
-		return 0, err
-	}
-	skipTo(job.ID{})
-	return len(damaged), s.quarantineJobs(ctx, damaged)
-}
-
-// quarantineJobs moves the records of unfinished jobs that cannot be read to where nothing looks, but a person can.
-func (s *Store) quarantineJobs(ctx context.Context, ids []job.ID) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	s.committing.Lock()
-	defer s.committing.Unlock()
-	block := storelog.NewBlock(len(ids))
-	for _, id := range ids {
-		block.End(id)
-		if err := s.setAside(ctx, "jobs", "id", [16]byte(id)); err != nil {
-			return err
-		}
-	}
-	if _, err := s.commits.Exec(ctx, "INSERT INTO unfinished (number, block) VALUES ($1, $2)", int64(s.hot.Next()), block.Bytes()); err != nil {
+		found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 		return err
+	})
+	pages := make([]storelog.Page, len(found))
+	for i, r := range found {
+		pages[i] = storelog.Page{Last: r.Last, Value: r.Accepted, Endings: r.Endings}
 	}
-	s.hot.Apply(block)
-	return nil
+	return pages, err
 }
 
-// setAside moves a row away. table and column are ours.
-func (s *Store) setAside(ctx context.Context, table, column string, key any) error {
-	value := map[string]string{"jobs": "accepted", "unfinished": "block"}[table]
-	_, err := s.commits.Exec(ctx, fmt.Sprintf(`WITH gone AS (DELETE FROM %[1]s WHERE %[2]s = $1 RETURNING %[2]s, %[3]s)
-		INSERT INTO quarantine (origin, key, value) SELECT '%[1]s', %[2]s::text::bytea, %[3]s FROM gone`, table, column, value), key)
-	if err != nil {
-		return fmt.Errorf("setting a damaged row of %s aside: %w", table, err)
+// Listed implements storelog.Engine.
+func (s engine) Listed(ctx context.Context, list storelog.List, below job.ID, n int) ([]storelog.Listed, error) {
+	query := `SELECT page, array_agg(jobs) FROM listings WHERE list = $3 AND ($1::uuid IS NULL OR page < $1)
+		GROUP BY page ORDER BY page DESC LIMIT $2`
+	args := []any{nil, n}
+	if !below.IsZero() {
+		args[0] = [16]byte(below)
 	}
-	return nil
-}
-
-// ListJobs implements store.Jobs.
-func (s *Store) ListJobs(ctx context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
-	l := &listing{store: s, filter: filter, limit: limit}
-	if ids, few := s.hot.Few(&filter); few {
-		slices.SortFunc(ids, func(a, b job.ID) int { return b.Compare(a) })
-		for _, id := range slices.Compact(ids) {
-			if before.IsZero() || id.Compare(before) < 0 {
-				l.waiting = append(l.waiting, id)
-			}
-		}
-		for len(l.waiting) > 0 && len(l.jobs) < limit {
-			if err := l.fetch(ctx); err != nil {
-				return nil, err
-			}
-		}
-		return l.jobs, nil
-	}
-	var err error
-	if keys := storelog.ListsFor(&filter); keys != nil {
-		err = l.listed(ctx, keys, before)
+	if list.IsAll() {
+		query = "SELECT last, NULL::bytea[] FROM pages WHERE $1::uuid IS NULL OR last < $1 ORDER BY last DESC LIMIT $2"
 	} else {
-		err = l.scan(ctx, before)
+		args = append(args, list.Append(nil))
 	}
-	return l.jobs, err
-}
-
-// listing gathers one page. Ids are gathered until there are some to fetch with one statement.
-type listing struct {
-	store   *Store
-	filter  store.Filter
-	limit   int
-	jobs    []job.Job
-	waiting []job.ID // the newest first
-}
-
-// fetchSize is how many candidates are fetched at once.
-const fetchSize = 200
-
-// fetch reads the next candidates and takes in those that match.
-func (l *listing) fetch(ctx context.Context) error {
-	n := min(fetchSize, len(l.waiting))
-	ids := slices.Clone(l.waiting[:n])
-	l.waiting = l.waiting[n:]
-	slices.Reverse(ids)
-	var found []job.Job
-	if err := l.store.JobsByID(ctx, ids, func(j job.Job) { found = append(found, j) }); err != nil {
-		return err
+	type row struct {
+		Page   [16]byte
+		Values [][]byte
 	}
-	for i := len(found) - 1; i >= 0 && len(l.jobs) < l.limit; i-- {
-		if l.filter.Matches(&found[i]) {
-			l.jobs = append(l.jobs, found[i])
-		}
-	}
-	return nil
-}
-
-// candidate takes in an id and reports whether more are wanted.
-func (l *listing) candidate(ctx context.Context, id job.ID) (more bool, err error) {
-	l.waiting = append(l.waiting, id)
-	if len(l.waiting) >= min(fetchSize, l.limit) {
-		err = l.fetch(ctx)
-	}
-	return err == nil && len(l.jobs) < l.limit, err
-}
-
-func (l *listing) listed(ctx context.Context, keys []storelog.ListKey, before job.ID) error {
-	readers := make([]*storelog.ListReader, len(keys))
-	for i, key := range keys {
-		var err error
-		if readers[i], err = storelog.NewListReader(l.store.postings(ctx, key), before); err != nil {
+	var found []row
+	err := s.retry(ctx, "reading a list of jobs", func() error {
+		rows, err := s.reads.Query(ctx, query, args...)
+		if err != nil {
 			return err
 		}
-	}
-	var problem error
-	err := storelog.Merge(readers, func(id job.ID) bool {
-		more, err := l.candidate(ctx, id)
-		problem = err
-		return more
+		found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+		return err
 	})
-	if err := errors.Join(err, problem); err != nil || len(l.jobs) >= l.limit {
-		return err
+	listed := make([]storelog.Listed, len(found))
+	for i, r := range found {
+		listed[i] = storelog.Listed{Page: r.Page, Values: r.Values}
 	}
-	return l.fetch(ctx)
-}
-
-// postings goes through a list from its end, some rows at a time.
-func (s *Store) postings(ctx context.Context, key storelog.ListKey) storelog.PostingSource {
-	type posting struct {
-		Last [16]byte
-		IDs  []byte
-	}
-	var page []posting
-	var below *[16]byte
-	const size = 100
-	full := true
-	return func() (job.ID, []byte, bool, error) {
-		if len(page) == 0 && full {
-			err := s.retry(ctx, "reading a list of jobs", func() error {
-				rows, err := s.reads.Query(ctx, `SELECT last, ids FROM postings WHERE list = $1 AND ($2::uuid IS NULL OR last < $2)
-					ORDER BY last DESC LIMIT $3`, key.Bytes(), below, size)
-				if err != nil {
-					return err
-				}
-				page, err = pgx.CollectRows(rows, pgx.RowToStructByPos[posting])
-				return err
-			})
-			if err != nil {
-				return job.ID{}, nil, false, err
-			}
-			full = len(page) == size
-		}
-		if len(page) == 0 {
-			return job.ID{}, nil, false, nil
-		}
-		p := page[0]
-		page, below = page[1:], &p.Last
-		return p.Last, p.IDs, true, nil
-	}
-}
-
-// scan goes through all jobs, from the newest on.
-func (l *listing) scan(ctx context.Context, before job.ID) error {
-	for len(l.jobs) < l.limit {
-		var below *[16]byte
-		if !before.IsZero() {
-			below = (*[16]byte)(&before)
-		}
-		var ids [][16]byte
-		err := l.store.retry(ctx, "reading the list of jobs", func() error {
-			rows, err := l.store.reads.Query(ctx, `SELECT id FROM jobs WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2`, below, fetchSize)
-			if err != nil {
-				return err
-			}
-			ids, err = pgx.CollectRows(rows, pgx.RowTo[[16]byte])
-			return err
-		})
-		if err != nil || len(ids) == 0 {
-			return err
-		}
-		for _, id := range ids {
-			l.waiting = append(l.waiting, id)
-		}
-		before = ids[len(ids)-1]
-		if err := l.fetch(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return listed, err
 }
 
 // Request implements store.Jobs.

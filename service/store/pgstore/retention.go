@@ -13,61 +13,51 @@ import (
 
 // Expire implements store.Expirer.
 func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error) {
-	var ids [][16]byte
-	err = s.retry(ctx, "looking for old jobs", func() error {
-		rows, err := s.reads.Query(ctx, "SELECT id FROM jobs WHERE id < $1 ORDER BY id LIMIT $2", [16]byte(job.NewID(endedBefore, 0, 0)), pieceSize)
-		if err != nil {
-			return err
-		}
-		ids, err = pgx.CollectRows(rows, pgx.RowTo[[16]byte])
-		return err
-	})
+	s.expiring.Lock()
+	defer s.expiring.Unlock()
+	sweep, next, err := s.log.Sweep(ctx, endedBefore, s.sweptTo)
 	if err != nil {
 		return 0, false, err
 	}
+	if s.sweptTo = next; !sweep.More {
+		s.sweptTo = job.ID{} // the next sweep begins with the oldest again
+	}
 	batch := new(pgx.Batch)
 	batch.Queue("DELETE FROM requests WHERE expires < $1", expiredBefore)
-	var gone [][16]byte
-	if len(ids) > 0 {
-		if gone, err = s.queueExpiry(ctx, batch, ids, endedBefore); err != nil {
-			return 0, false, err
-		}
-	}
+	queueSweep(batch, sweep)
 	err = s.retry(ctx, "removing old jobs", func() error { return s.logs.SendBatch(ctx, batch).Close() })
 	if err != nil {
 		return 0, false, fmt.Errorf("removing old jobs: %w", err)
 	}
-	// A piece in which nothing was old enough is the end: the next call would find it again.
-	return len(gone), len(ids) == pieceSize && len(gone) > 0, nil
+	return sweep.Removed, sweep.More, nil
 }
 
-// queueExpiry queues the removal of those of the jobs, which are the oldest, that ended before a time.
-func (s *Store) queueExpiry(ctx context.Context, batch *pgx.Batch, ids [][16]byte, before time.Time) (gone [][16]byte, err error) {
-	keys := make([]job.ID, len(ids))
-	for i, id := range ids {
-		keys[i] = id
+func queueSweep(batch *pgx.Batch, sweep *storelog.Sweep) {
+	queueRuns(batch, sweep.Jobs, "log_chunks", "job")
+	queueRuns(batch, sweep.Jobs, "log_ends", "job")
+	queueRuns(batch, sweep.Pages, "endings", "page")
+	queueRuns(batch, sweep.Pages, "pages", "last")
+	queueRest(batch, sweep.Rest)
+	if len(sweep.Lists) == 0 {
+		return
 	}
-	var kept storelog.Postings // their places in the lists go with those of the others
-	err = s.JobsByID(ctx, keys, func(j job.Job) {
-		if j.State.Terminal() && j.Ended.Before(before) {
-			gone = append(gone, j.ID)
-			return
-		}
-		kept.Accept(&j)
-		if j.State.Terminal() {
-			kept.End(&j)
-		}
-	})
-	if err != nil || len(gone) == 0 {
-		return nil, err
+	names, first, last := make([][]byte, len(sweep.Lists)), make([][16]byte, len(sweep.Lists)), make([][16]byte, len(sweep.Lists))
+	for i, run := range sweep.Lists {
+		names[i], first[i], last[i] = run.List.Append(nil), run.First, run.Last
 	}
-	for _, statement := range []string{
-		"DELETE FROM jobs WHERE id = ANY($1)", "DELETE FROM endings WHERE id = ANY($1)",
-		"DELETE FROM log_chunks WHERE job = ANY($1)", "DELETE FROM log_ends WHERE job = ANY($1)",
-	} {
-		batch.Queue(statement, gone)
+	batch.Queue(`DELETE FROM listings USING unnest($1::bytea[], $2::uuid[], $3::uuid[]) AS run (list, first, last)
+		WHERE listings.list = run.list AND listings.page BETWEEN run.first AND run.last`, names, first, last)
+}
+
+// queueRuns queues the deletion of rows between two ids. table and column are ours.
+func queueRuns(batch *pgx.Batch, runs []storelog.Run, table, column string) {
+	if len(runs) == 0 {
+		return
 	}
-	batch.Queue("DELETE FROM postings WHERE last <= $1", ids[len(ids)-1])
-	queueLists(batch, &kept)
-	return gone, nil
+	first, last := make([][16]byte, len(runs)), make([][16]byte, len(runs))
+	for i, run := range runs {
+		first[i], last[i] = run.First, run.Last
+	}
+	batch.Queue(fmt.Sprintf("DELETE FROM %[1]s USING unnest($1::uuid[], $2::uuid[]) AS run (first, last) WHERE %[1]s.%[2]s BETWEEN run.first AND run.last",
+		table, column), first, last)
 }

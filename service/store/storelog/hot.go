@@ -1,29 +1,33 @@
 package storelog
 
 import (
-	"encoding/binary"
-	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/store/storerecord"
 )
 
-// Hot knows the unfinished jobs. In the store it is a log: each commit appends one block that says which jobs were
-// accepted, changed and ended.
+// hot knows the unfinished jobs, by page. In the store it is a log: each commit appends one block.
 //
 // A block is deleted when no job's newest entry is in it and all older blocks are gone, so that reading all blocks in order
 // gives exactly the unfinished jobs. When the log has grown to more than twice what counts in it, commits copy the entries
 // that count from its oldest blocks to its end.
 //
-// One goroutine commits (NewBlock, Shrink, Apply, Drop); Find, OnWorkers and IDs may be called from any.
-type Hot struct {
-	mu     sync.RWMutex
-	where  map[job.ID]uint32 // the block of the newest entry of every unfinished job; the lower half of its number
-	states map[job.ID][]byte // the state of those that are no longer as they were accepted
+// One goroutine commits (shrink, apply); the other methods may be called from any.
+type hot struct {
+	mu sync.RWMutex
+	state
+}
+
+// state is what hot knows.
+type state struct {
+	pages    []*livePage // by their last id; those without unfinished jobs go now and then
+	finished int         // how many of the pages have no unfinished jobs
+	jobs     int         // unfinished
 
 	// Of the one who commits.
+	newest  job.ID     // the largest id that was accepted
 	first   uint64     // number of the oldest block
 	blocks  []hotBlock // from the oldest on
 	entries int        // in all blocks
@@ -34,6 +38,18 @@ type hotBlock struct {
 	newest  int // those that are the newest of an unfinished job
 }
 
+// livePage is a page with unfinished jobs. A waiting job costs 20 bytes.
+type livePage struct {
+	last    job.ID
+	ids     []job.ID  // by position; an id that is not known any more is that of the position before
+	waiting positions // unfinished, and as they were accepted
+	changed positions // unfinished, with a state
+	states  [][]byte  // by position; nil until a job has changed
+	newest  []uint32  // by position: the block of the newest entry; the lower half of its number
+}
+
+func (p *livePage) unfinished() positions { return p.waiting | p.changed }
+
 const (
 	// hotSlack is how many entries the log may have before it is copied at all; small logs are not worth it.
 	hotSlack = 16_384
@@ -41,157 +57,210 @@ const (
 	copyBlocks = 8
 )
 
-// Kinds of entries. An entry is: kind (1), id (16), and for a change the length of the state (be32) and the state.
-const (
-	hotAccepted byte = 'A'
-	hotChanged  byte = 'C'
-	hotEnded    byte = 'E'
-)
+// next is the number of the block that the next commit writes.
+func (h *hot) next() uint64 { return h.first + uint64(len(h.blocks)) }
 
-type hotEntry struct {
-	kind  byte
-	id    job.ID
-	state []byte
-}
-
-// NewHot makes an empty log.
-func NewHot() *Hot {
-	return &Hot{where: make(map[job.ID]uint32), states: make(map[job.ID][]byte)}
-}
-
-// Block gathers the entries of a commit. States are slices of its buffer, which is therefore never reused.
-type Block struct {
-	buffer  []byte
-	entries []hotEntry
-}
-
-// NewBlock begins the block of a commit of about so many jobs.
-func NewBlock(jobs int) *Block {
-	return &Block{buffer: append(make([]byte, 0, 1+64*jobs), storerecord.Version), entries: make([]hotEntry, 0, jobs)}
-}
-
-// Bytes is what is to be stored.
-func (b *Block) Bytes() []byte { return b.buffer }
-
-// Accept notes a new job that has not ended.
-func (b *Block) Accept(j *job.Job) {
-	if isAsAccepted(j) {
-		b.add(hotAccepted, j.ID)
-	} else {
-		b.Change(j)
+// page returns the page with the first last id that is not smaller than id, nil when there is none.
+func (h *hot) page(id job.ID) *livePage {
+	i, _ := slices.BinarySearchFunc(h.pages, id, func(p *livePage, id job.ID) int { return p.last.Compare(id) })
+	if i == len(h.pages) {
+		return nil
 	}
+	return h.pages[i]
 }
 
-// Change notes how an unfinished job stands.
-func (b *Block) Change(j *job.Job) {
-	b.change(j.ID, func(buffer []byte) []byte { return storerecord.AppendState(buffer, j) })
-}
-
-// End notes that a job is no longer unfinished.
-func (b *Block) End(id job.ID) { b.add(hotEnded, id) }
-
-func (b *Block) add(kind byte, id job.ID) {
-	b.buffer = append(append(b.buffer, kind), id[:]...)
-	b.entries = append(b.entries, hotEntry{kind: kind, id: id})
-}
-
-func (b *Block) change(id job.ID, appendState func([]byte) []byte) {
-	b.buffer = append(append(b.buffer, hotChanged), id[:]...)
-	at := len(b.buffer)
-	b.buffer = appendState(append(b.buffer, 0, 0, 0, 0))
-	binary.BigEndian.PutUint32(b.buffer[at:], uint32(len(b.buffer)-at-4))
-	b.entries = append(b.entries, hotEntry{kind: hotChanged, id: id, state: b.buffer[at+4:]})
-}
-
-// readBlock visits the entries of a block.
-func readBlock(block []byte, visit func(hotEntry)) error {
-	if len(block) == 0 || block[0] != storerecord.Version {
-		return errors.New("the block has another form")
+// position returns where in the page an unfinished job is. No page has none.
+func (p *livePage) position(id job.ID) (int, bool) {
+	if p == nil {
+		return 0, false
 	}
-	for block = block[1:]; len(block) > 0; {
-		e := hotEntry{kind: block[0]}
-		if len(block) < 1+len(e.id) {
-			return errors.New("the block is cut off")
+	i, found := slices.BinarySearchFunc(p.ids, id, job.ID.Compare)
+	return i, found && p.unfinished().has(i)
+}
+
+// find returns whether a job is unfinished, and its state, nil for one that is as it was accepted.
+func (h *hot) find(page job.ID, at int) (state []byte, unfinished bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	p := h.page(page)
+	switch {
+	case p == nil || p.last != page || !p.unfinished().has(at):
+		return nil, false
+	case p.changed.has(at):
+		return p.states[at], true
+	}
+	return nil, true
+}
+
+// address is some jobs of a page.
+type address struct {
+	page job.ID
+	at   positions
+}
+
+// unfinished returns the unfinished jobs, the oldest first; with onlyChanged those that are no longer as they were
+// accepted, which are the ones on workers and few others.
+func (h *hot) unfinished(onlyChanged bool) []address {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var out []address
+	for _, p := range h.pages {
+		at := p.changed
+		if !onlyChanged {
+			at |= p.waiting
 		}
-		copy(e.id[:], block[1:])
-		block = block[1+len(e.id):]
-		if e.kind == hotChanged {
-			if len(block) < 4 || uint64(binary.BigEndian.Uint32(block)) > uint64(len(block)-4) {
-				return errors.New("the block is cut off")
-			}
-			n := 4 + binary.BigEndian.Uint32(block)
-			e.state, block = block[4:n], block[n:]
+		if at != 0 {
+			out = append(out, address{p.last, at})
 		}
-		visit(e)
 	}
-	return nil
+	return out
 }
 
-// Load takes in the next block of the log, whose bytes it keeps. Numbers may be missing. After an error, the block cannot
-// be read and counts as empty.
-func (h *Hot) Load(number uint64, block []byte) error {
+// load takes in the next block of the log. Numbers may be missing. After an error, the block cannot be read and counts as
+// empty.
+func (h *hot) load(number uint64, value []byte) error {
 	if len(h.blocks) == 0 {
 		h.first = number
 	}
-	for h.Next() < number { // numbers that were set aside
+	for h.next() < number { // numbers that were set aside
 		h.blocks = append(h.blocks, hotBlock{})
 	}
-	var entries []hotEntry
-	if err := readBlock(block, func(e hotEntry) { entries = append(entries, e) }); err != nil {
-		return err
+	sections, err := readBlock(value)
+	for i := range sections {
+		sections[i].ownStates()
 	}
-	h.apply(entries)
+	if err != nil {
+		return fmt.Errorf("block %d of the unfinished jobs: %w", number, err)
+	}
+	h.apply(sections)
 	return nil
 }
 
-// Next is the number of the block that the next commit writes.
-func (h *Hot) Next() uint64 { return h.first + uint64(len(h.blocks)) }
-
-// Apply makes a block that was written count.
-func (h *Hot) Apply(b *Block) { h.apply(b.entries) }
-
-func (h *Hot) apply(entries []hotEntry) {
+// apply makes a block that was written count.
+func (h *hot) apply(sections []section) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	number := uint32(h.Next())
-	h.blocks = append(h.blocks, hotBlock{entries: len(entries)})
-	h.entries += len(entries)
-	for i := range entries {
-		e := &entries[i]
-		if before, ok := h.where[e.id]; ok {
-			h.blocks[before-uint32(h.first)].newest--
+	number := uint32(h.next())
+	h.blocks = append(h.blocks, hotBlock{})
+	for i := range sections {
+		s := &sections[i]
+		p := h.page(s.page)
+		if p == nil || p.last != s.page {
+			if s.kind == sectionEnded {
+				continue // of a page that is gone, or was never read because its block was damaged
+			}
+			p = h.insert(s.page)
 		}
-		if e.kind == hotEnded {
-			delete(h.where, e.id)
-			delete(h.states, e.id)
-			continue
+		n := s.at.count()
+		h.entries += n
+		h.blocks[len(h.blocks)-1].entries += n
+		h.forget(p, s.at)
+		if s.kind != sectionEnded {
+			h.blocks[len(h.blocks)-1].newest += n
+			h.jobs += n
+			p.take(s, number)
 		}
-		h.where[e.id] = number
-		h.blocks[len(h.blocks)-1].newest++
-		if e.kind == hotChanged {
-			h.states[e.id] = e.state
+		if p.unfinished() == 0 {
+			h.finished++
 		}
+	}
+	h.compact()
+}
+
+// insert makes a page; most come in order.
+func (h *hot) insert(last job.ID) *livePage {
+	p := &livePage{last: last}
+	i, _ := slices.BinarySearchFunc(h.pages, last, func(p *livePage, id job.ID) int { return p.last.Compare(id) })
+	h.pages = slices.Insert(h.pages, i, p)
+	h.finished++ // until it takes a job
+	if h.newest.Compare(last) < 0 {
+		h.newest = last
+	}
+	return p
+}
+
+// forget takes jobs out of a page, whose newest entries count no longer.
+func (h *hot) forget(p *livePage, at positions) {
+	if p.unfinished() == 0 {
+		h.finished--
+	}
+	for i := range (p.unfinished() & at).up() {
+		h.blocks[p.newest[i]-uint32(h.first)].newest--
+		h.jobs--
+		if p.changed.has(i) {
+			p.states[i] = nil
+		}
+	}
+	p.waiting &^= at
+	p.changed &^= at
+}
+
+// take puts jobs into a page.
+func (p *livePage) take(s *section, number uint32) {
+	n := 0
+	for i := range s.at.up() {
+		p.know(i, s.ids[n])
+		p.newest[i] = number
+		if s.kind == sectionChanged {
+			if p.states == nil {
+				p.states = make([][]byte, len(p.ids), pageJobs)
+			}
+			for len(p.states) <= i {
+				p.states = append(p.states, nil)
+			}
+			p.states[i] = s.states[n]
+		}
+		n++
+	}
+	if s.kind == sectionChanged {
+		p.changed |= s.at
+	} else {
+		p.waiting |= s.at
 	}
 }
 
-// Shrink says that the oldest gone blocks are to be deleted in the commit of a block, to which it appends the entries of
+// know notes the id at a position.
+func (p *livePage) know(at int, id job.ID) {
+	var before job.ID
+	if n := len(p.ids); n > 0 {
+		before = p.ids[n-1]
+	}
+	for len(p.ids) <= at {
+		p.ids = append(p.ids, before)
+		p.newest = append(p.newest, 0)
+	}
+	for i := at; i < len(p.ids) && p.ids[i].Compare(id) < 0; i++ {
+		p.ids[i] = id
+	}
+}
+
+// compact lets pages go that have no unfinished jobs.
+func (h *hot) compact() {
+	if h.finished <= len(h.pages)/2 {
+		return
+	}
+	h.pages = slices.DeleteFunc(h.pages, func(p *livePage) bool { return p.unfinished() == 0 })
+	h.finished = 0
+}
+
+// shrink says that the oldest gone blocks are to be deleted in the commit of a block, to which it appends the entries of
 // them that count. read returns the bytes of a block.
-func (h *Hot) Shrink(b *Block, read func(number uint64) ([]byte, error)) (gone int, err error) {
+func (h *hot) shrink(b *block, read func(number uint64) ([]byte, error)) (gone int, err error) {
 	entries, copied := h.entries, 0
-	inBlock := make(map[job.ID]bool)
+	touched := make(map[job.ID]positions) // the jobs that are in the commit's block
 	for gone < len(h.blocks) {
 		oldest := h.blocks[gone]
 		if oldest.newest > 0 {
-			if entries <= 2*len(h.where)+hotSlack || copied == copyBlocks {
+			if entries <= 2*h.jobs+hotSlack || copied == copyBlocks {
 				return gone, nil
 			}
 			if copied == 0 {
-				for i := range b.entries {
-					inBlock[b.entries[i].id] = true
+				for i := range b.sections {
+					touched[b.sections[i].page] |= b.sections[i].at
 				}
 			}
 			copied++
-			if err := h.copyNewest(h.first+uint64(gone), b, inBlock, read); err != nil {
+			if err := h.copyNewest(h.first+uint64(gone), b, touched, read); err != nil {
 				return gone, err
 			}
 		}
@@ -201,66 +270,53 @@ func (h *Hot) Shrink(b *Block, read func(number uint64) ([]byte, error)) (gone i
 	return gone, nil
 }
 
-// copyNewest appends the entries of an old block that are the newest of their jobs, unless this commit has newer ones.
-func (h *Hot) copyNewest(number uint64, b *Block, inBlock map[job.ID]bool, read func(uint64) ([]byte, error)) error {
+// copyNewest appends the entries of an old block that are the newest of their jobs, unless the commit has newer ones.
+func (h *hot) copyNewest(number uint64, b *block, touched map[job.ID]positions, read func(uint64) ([]byte, error)) error {
 	value, err := read(number)
 	if err != nil {
 		return err
 	}
-	return readBlock(value, func(e hotEntry) {
-		if at, ok := h.where[e.id]; !ok || at != uint32(number) || inBlock[e.id] || e.kind == hotEnded {
-			return
+	sections, err := readBlock(value)
+	if err != nil {
+		return fmt.Errorf("block %d of the unfinished jobs: %w", number, err)
+	}
+	for i := range sections {
+		p := h.page(sections[i].page)
+		if p == nil || p.last != sections[i].page {
+			continue
 		}
-		inBlock[e.id] = true // a block may have several entries of a job; the state that counts is in memory
-		if state, ok := h.states[e.id]; ok {
-			b.change(e.id, func(buffer []byte) []byte { return append(buffer, state...) })
-		} else {
-			b.add(hotAccepted, e.id)
+		var counts positions
+		for at := range (p.unfinished() & sections[i].at &^ touched[p.last]).up() {
+			if p.newest[at] == uint32(number) {
+				counts |= 1 << at
+			}
 		}
-	})
+		if counts != 0 {
+			touched[p.last] |= counts // a block may have several entries of a job; the state that counts is in memory
+			b.add(p.section(sectionAccepted, p.waiting&counts))
+			b.add(p.section(sectionChanged, p.changed&counts))
+		}
+	}
+	return nil
 }
 
-// First is the number of the oldest block.
-func (h *Hot) First() uint64 { return h.first }
+// section makes a section of jobs as they stand.
+func (p *livePage) section(kind byte, at positions) section {
+	s := section{kind: kind, page: p.last, at: at}
+	for i := range at.up() {
+		s.ids = append(s.ids, p.ids[i])
+		if kind == sectionChanged {
+			s.states = append(s.states, p.states[i])
+		}
+	}
+	return s
+}
 
-// Drop forgets the oldest blocks, which were deleted.
-func (h *Hot) Drop(n int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// drop forgets the oldest blocks, which were deleted.
+func (h *hot) drop(n int) {
 	for _, b := range h.blocks[:n] {
 		h.entries -= b.entries
 	}
 	h.first += uint64(n)
 	h.blocks = h.blocks[n:]
-}
-
-// Find returns whether a job is unfinished, and its state, nil for one that is as it was accepted.
-func (h *Hot) Find(id job.ID) (state []byte, unfinished bool) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	_, unfinished = h.where[id]
-	return h.states[id], unfinished
-}
-
-// Changed returns the unfinished jobs that are no longer as they were accepted: those on workers, and few others.
-func (h *Hot) Changed() []job.ID {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	ids := make([]job.ID, 0, len(h.states))
-	for id := range h.states {
-		ids = append(ids, id)
-	}
-	return ids
-}
-
-// IDs returns the unfinished jobs, the oldest first.
-func (h *Hot) IDs() []job.ID {
-	h.mu.RLock()
-	ids := make([]job.ID, 0, len(h.where))
-	for id := range h.where {
-		ids = append(ids, id)
-	}
-	h.mu.RUnlock()
-	slices.SortFunc(ids, job.ID.Compare)
-	return ids
 }

@@ -1,9 +1,16 @@
-// Package storelog is how stores keep jobs, whatever engine they are built on: two records that are written once, when a
-// job is accepted and when it ends; a log of what happens to unfinished jobs in between, one block for each commit; and
-// lists for listing, one posting for each commit and list.
+// Package storelog is how stores keep jobs, whatever engine they are built on.
 //
-// A job that passes through costs two records and a few dozen bytes. Engines pay for every record that is written, looked
-// for and deleted again, so this is what makes many jobs a second possible.
+// Engines pay for every record that is written, looked for, moved by a compaction and deleted again, so a commit writes few
+// records, whatever the number of its jobs:
+//
+//   - pages: up to 64 jobs that were accepted together, with their specs; written once. A job's address is its page and its
+//     position there;
+//   - endings: the last states of those jobs of a page that ended in one commit; written once;
+//   - lists: which jobs of a page belong to a list, as one bit for each position;
+//   - one block for each commit, with what happened to unfinished jobs in between. Together the blocks are a log that holds
+//     the unfinished jobs and is cut short as they end (see hot).
+//
+// Jobs implements store.Jobs on these; an adapter gives it an Engine and writes what Prepare returns.
 package storelog
 
 import (
@@ -15,16 +22,13 @@ import (
 	"github.com/hodei-jobs/hodei/service/store/storerecord"
 )
 
-// AppendAccepted writes what is known of a job when it is accepted: when that was, and its spec.
-func AppendAccepted(b []byte, j *job.Job) []byte {
+// appendAccepted writes what is known of a job when it is accepted: when that was, and its spec.
+func appendAccepted(b []byte, j *job.Job) []byte {
 	return storerecord.AppendSpec(binary.BigEndian.AppendUint64(b, uint64(j.Created.UnixNano())), j.Spec)
 }
 
-// AppendEnded writes the last state of a job.
-func AppendEnded(b []byte, j *job.Job) []byte { return storerecord.AppendState(b, j) }
-
-// Decode puts a job together from its record of acceptance and its state, nil for a job that is as it was accepted.
-func Decode(id job.ID, accepted, state []byte) (job.Job, error) {
+// decodeJob puts a job together from its record of acceptance and its state, nil for a job that is as it was accepted.
+func decodeJob(id job.ID, accepted, state []byte) (job.Job, error) {
 	if len(accepted) < 8 {
 		return job.Job{}, errors.New("the record of the spec is cut off")
 	}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,7 +82,7 @@ func listing(t *testing.T, h Harness) {
 func unfinished(t *testing.T, h Harness) {
 	s := open(t, h)
 	one, two, three := newJob(t, 1, nil), newJob(t, 2, nil), newJob(t, 3, nil)
-	commit(t, s, &store.Batch{Accepted: []*job.Job{three, one, two, end(t, newJob(t, 4, nil))}})
+	commit(t, s, &store.Batch{Accepted: []*job.Job{one, two, three, end(t, newJob(t, 4, nil))}})
 	commit(t, s, &store.Batch{Changed: []*job.Job{end(t, two)}})
 	var got []job.Job
 	visit := func(j job.Job) error { got = append(got, j); return nil }
@@ -126,19 +127,31 @@ func records(t *testing.T, h Harness) {
 
 func concurrency(t *testing.T, h Harness) {
 	s := open(t, h)
+	var last atomic.Int64
 	var group sync.WaitGroup
-	for writer := range 8 {
-		var batches []store.Batch
-		for n := range 20 {
-			batches = append(batches, store.Batch{Accepted: []*job.Job{newJob(t, writer*100+n, nil)}})
+	var batches []store.Batch
+	for n := range 160 {
+		batches = append(batches, store.Batch{Accepted: []*job.Job{newJob(t, n, nil)}})
+	}
+	group.Go(func() {
+		for i := range batches {
+			if err := s.Commit(context.Background(), &batches[i]); err != nil {
+				t.Error(err)
+			}
+			last.Store(int64(i) + 1)
 		}
+	})
+	for range 4 {
 		group.Go(func() {
-			for i := range batches {
-				if err := s.Commit(context.Background(), &batches[i]); err != nil {
-					t.Error(err)
+			for last.Load() < int64(len(batches)) {
+				if n := last.Load(); n > 0 {
+					if _, err := s.Job(context.Background(), batches[n-1].Accepted[0].ID); err != nil {
+						t.Errorf("a job is not there right after its commit: %v", err)
+					}
 				}
-				if _, err := s.Job(context.Background(), batches[i].Accepted[0].ID); err != nil {
-					t.Errorf("a job is not there right after its commit: %v", err)
+				record := store.Record{Kind: "k", Key: "k", Value: []byte("v")}
+				if err := s.Commit(context.Background(), &store.Batch{Records: []store.Record{record}}); err != nil {
+					t.Error(err)
 				}
 			}
 		})
@@ -299,6 +312,7 @@ func churn(t *testing.T, h Harness) {
 				batch.Changed = append(batch.Changed, j)
 			}
 		}
+		slices.SortFunc(batch.Accepted, func(a, b *job.Job) int { return a.ID.Compare(b.ID) })
 		commit(t, s, batch)
 		if round%100 == 99 {
 			s = h.Reopen(t, s)

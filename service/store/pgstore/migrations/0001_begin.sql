@@ -5,29 +5,32 @@ CREATE TABLE leadership (
 );
 INSERT INTO leadership (term) VALUES (0);
 
--- Jobs as they were accepted, and how they ended. Rows are written once and deleted when they are old enough, so that there
--- is nothing to vacuum on the way of a job.
-CREATE TABLE jobs (
-    id uuid PRIMARY KEY,
-    accepted bytea NOT NULL
+-- Pages of jobs as they were accepted, and how the jobs ended. Rows are written once and deleted when they are old enough,
+-- so that there is nothing to vacuum on the way of a job.
+CREATE TABLE pages (
+    last uuid PRIMARY KEY,
+    accepted bytea -- NULL only on the way to being deleted
 );
 CREATE TABLE endings (
-    id uuid PRIMARY KEY,
-    state bytea NOT NULL
+    page uuid NOT NULL,
+    number bigint NOT NULL,
+    ended bytea NOT NULL,
+    PRIMARY KEY (page, number)
 );
 
 -- What happens to jobs in between, one row for each commit.
-CREATE TABLE unfinished (
+CREATE TABLE blocks (
     number bigint PRIMARY KEY,
     block bytea NOT NULL
 );
 
--- Lists of jobs for listing, one row for each commit and list.
-CREATE TABLE postings (
+-- Which jobs of a page are on a list. The number of the commit tells apart what is added at different times.
+CREATE TABLE listings (
     list bytea NOT NULL,
-    last uuid NOT NULL,
-    ids bytea NOT NULL,
-    PRIMARY KEY (list, last)
+    page uuid NOT NULL,
+    number bigint NOT NULL,
+    jobs bytea NOT NULL,
+    PRIMARY KEY (list, page, number)
 );
 
 CREATE TABLE requests (
