@@ -8,6 +8,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+
+	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
+	"github.com/hodei-jobs/hodei/proto/codec"
 )
 
 // connectClient is a connection to the server.
@@ -33,7 +36,8 @@ func newConnectClient(url string, security *tls.Config) *connectClient {
 		},
 	}
 	return &connectClient{
-		client:    connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, url, connecthttp.WithCompressors())),
+		client: connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, url,
+			connecthttp.WithCompressors(), connecthttp.WithCodecs(codec.New(&hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})))),
 		transport: transport,
 	}
 }

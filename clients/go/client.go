@@ -18,7 +18,9 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 
 	"github.com/hodei-jobs/hodei/gen/hodei/admin/v1/adminv1connect"
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
+	"github.com/hodei-jobs/hodei/proto/codec"
 )
 
 // Client talks to one server. Its methods may be called from several goroutines at once.
@@ -59,7 +61,8 @@ func New(config Config) (*Client, error) {
 		},
 	}}
 	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: c.transport}, config.URL,
-		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20)))
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20),
+		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}))))
 	c.Raw = Raw{
 		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
 		Workers: hodeiv1connect.NewWorkerServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),

@@ -11,6 +11,11 @@ import (
 )
 
 func specFromProto(p *hodeiv1.JobSpec) job.Spec {
+	return specWithSteps(p, make([]job.Step, 0, len(p.GetSteps())))
+}
+
+// specWithSteps puts the steps into memory that the caller has.
+func specWithSteps(p *hodeiv1.JobSpec, steps []job.Step) job.Spec {
 	s := job.Spec{
 		Name: p.GetName(), Namespace: p.GetNamespace(), Queue: p.GetQueue(), Labels: p.GetLabels(), Env: p.GetEnv(),
 		Resources: resourcesFromProto(p.GetResources()),
@@ -21,12 +26,13 @@ func specFromProto(p *hodeiv1.JobSpec) job.Spec {
 		RunAfter: instant(p.GetRunAfter()),
 	}
 	for _, step := range p.GetSteps() {
-		s.Steps = append(s.Steps, job.Step{
+		steps = append(steps, job.Step{
 			Name: step.GetName(), Argv: step.GetCommand().GetArgv(),
 			Script: step.GetScript().GetText(), Shell: step.GetScript().GetShell(),
 			Env: step.GetEnv(), WorkingDir: step.GetWorkingDir(), Timeout: duration(step.GetTimeout()), Grace: duration(step.GetGrace()),
 		})
 	}
+	s.Steps = steps
 	for _, c := range p.GetConstraints() {
 		s.Constraints = append(s.Constraints, job.Constraint{
 			Label: c.GetLabel(), Operator: job.Operator(c.GetOperator()), Values: c.GetValues(),

@@ -73,8 +73,15 @@ func submissionsFromProto(req *hodeiv1.SubmitJobsRequest) ([]orchestrator.Submis
 	each := req.GetRequestId() == "" && slices.ContainsFunc(req.GetRequests(), func(r *hodeiv1.SubmitJobRequest) bool { return r.GetRequestId() != "" })
 	if !each {
 		all := orchestrator.Submission{RequestID: req.GetRequestId(), Specs: make([]job.Spec, len(req.GetRequests()))}
+		n := 0
+		for _, r := range req.GetRequests() {
+			n += len(r.GetSpec().GetSteps())
+		}
+		steps := make([]job.Step, 0, n) // one piece of memory for the steps of all jobs
 		for i, r := range req.GetRequests() {
-			all.Specs[i] = specFromProto(r.GetSpec())
+			first := len(steps)
+			all.Specs[i] = specWithSteps(r.GetSpec(), steps[first:first])
+			steps = steps[:first+len(all.Specs[i].Steps)]
 		}
 		if all.RequestID == "" {
 			return []orchestrator.Submission{all}, nil

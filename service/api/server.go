@@ -10,6 +10,7 @@ import (
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect/v2"
 	"connectrpc.com/otelconnect"
@@ -20,7 +21,9 @@ import (
 	"github.com/hodei-jobs/hodei/gen/hodei/admin/v1/adminv1connect"
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
+	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
+	"github.com/hodei-jobs/hodei/proto/codec"
 	"github.com/hodei-jobs/hodei/service/fleet"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/logs"
@@ -50,8 +53,12 @@ func NewHandler(config Config) (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	connecthttp.Mount(mux, public, connecthttp.WithReadMaxBytes(MaxRequestBytes), connecthttp.WithCompressMinBytes(1024))
-	connecthttp.Mount(mux, workerServer(config), connecthttp.WithReadMaxBytes(MaxRequestBytes), connecthttp.WithCompressors())
+	// Strings of these may not be UTF-8: the domain checks those of specs, and the conversions those of agents.
+	quick := codec.New(&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}, &hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})
+	codecs := connecthttp.WithCodecs(quick, connectproto.NewJSONCodec())
+	limit := connecthttp.WithReadMaxBytes(MaxRequestBytes)
+	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024))
+	connecthttp.Mount(mux, workerServer(config), codecs, limit, connecthttp.WithCompressors())
 	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...)))
 	return mux, nil
 }

@@ -1,9 +1,6 @@
 package job
 
-import (
-	"maps"
-	"slices"
-)
+import "maps"
 
 // Resources is an amount of what workers have. A value in use is never changed; methods return new ones.
 type Resources struct {
@@ -19,7 +16,7 @@ func (r Resources) validate() error {
 	if len(r.Extras) > maxExtras {
 		return invalid("resources.extras: %d of them; at most %d are allowed", len(r.Extras), maxExtras)
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.Extras)) {
+	for _, name := range names(r.Extras) {
 		if !isExtraName(name) {
 			return invalid("resources.extras: %q is no name; use up to 63 lower-case letters, digits, '.', '/' and '-', a letter or digit first", name)
 		}

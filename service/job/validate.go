@@ -48,12 +48,18 @@ func (s Spec) normalized() (*Spec, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	steps, err := normalizedSteps(s.Steps)
+	// A job of one step, as most are, takes one piece of memory.
+	memory := new(struct {
+		spec Spec
+		step [1]Step
+	})
+	steps, err := normalizedSteps(memory.step[:0], s.Steps)
 	if err != nil {
 		return nil, err
 	}
 	s.Steps = steps
-	return &s, nil
+	memory.spec = s
+	return &memory.spec, nil
 }
 
 func (s *Spec) validate() error {
@@ -103,7 +109,7 @@ func (s *Spec) validateNames() error {
 	case len(s.Labels) > maxLabels:
 		return invalid("labels: %d of them; at most %d are allowed", len(s.Labels), maxLabels)
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
+	for _, name := range names(s.Labels) {
 		if !isLabelName(name) {
 			return invalid("labels: %q is no name for a label; use up to 128 letters, digits, '.', '_', '/' and '-', a letter or digit first and last", name)
 		}
@@ -115,6 +121,14 @@ func (s *Spec) validateNames() error {
 		}
 	}
 	return nil
+}
+
+// names returns the keys of a map in order, so that of several things that are wrong the same one is always named.
+func names[V any](m map[string]V) []string {
+	if len(m) == 0 {
+		return nil // quickly, for most jobs have no maps
+	}
+	return slices.Sorted(maps.Keys(m))
 }
 
 const dnsLabel = "use up to 63 lower-case letters, digits and '-', a letter or digit first and last"
@@ -175,8 +189,9 @@ func (c *Constraint) validate(i int) error {
 	return nil
 }
 
-func normalizedSteps(steps []Step) ([]Step, error) {
-	out := slices.Clone(steps)
+// normalizedSteps appends the steps to out with defaults filled in.
+func normalizedSteps(out, steps []Step) ([]Step, error) {
+	out = append(out, steps...)
 	for i := range out {
 		step := &out[i]
 		if step.Name == "" {
@@ -245,7 +260,7 @@ func validateEnv(path string, env map[string]string) error {
 	if len(env) > maxEnv {
 		return invalid("%s: %d variables; at most %d are allowed", path, len(env), maxEnv)
 	}
-	for _, name := range slices.Sorted(maps.Keys(env)) {
+	for _, name := range names(env) {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return invalid("%s: %q is no name for a variable; it must not be empty or contain '=' or NUL", path, name)
 		}
