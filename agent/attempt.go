@@ -46,8 +46,8 @@ type attempt struct {
 	final    *hwpv1.AttemptReport // the last report
 }
 
-func newAttempt(a *agent, assign *hwpv1.Assign) *attempt {
-	return &attempt{agent: a, ref: assign.GetAttempt(), assign: assign, begun: time.Now(), step: -1, ended: make(chan struct{})}
+func newAttempt(a *agent, assign *hwpv1.Assign, now time.Time) *attempt {
+	return &attempt{agent: a, ref: assign.GetAttempt(), assign: assign, begun: now, step: -1, ended: make(chan struct{})}
 }
 
 // over reports whether nothing of the attempt runs any more.
@@ -86,8 +86,15 @@ func (t *attempt) timeUp(limit time.Duration) {
 func (t *attempt) finish(outcome *hwpv1.Outcome, decisive int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var end int64
+	if n := len(t.steps); n > 0 {
+		end = t.steps[n-1].GetEndTime()
+	}
+	if end == 0 { // no step was started, or the last one was not seen to end
+		end = time.Now().UnixNano()
+	}
 	t.final = &hwpv1.AttemptReport{
-		Attempt: t.ref, Steps: t.steps, EndTime: time.Now().UnixNano(), Outcome: outcome, Step: int32(decisive), Silent: t.spool == nil,
+		Attempt: t.ref, Steps: t.steps, EndTime: end, Outcome: outcome, Step: int32(decisive), Silent: t.spool == nil,
 	}
 	if t.spool != nil {
 		t.spool.close("")

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,13 +23,12 @@ import (
 // of the machine the journal begins with the boot that it was written in, so that the agent knows when it may have
 // forgotten something. When everything in it is settled, and it is large, the file begins anew.
 type journal struct {
-	mu      sync.Mutex
-	file    *os.File
-	boot    string
-	size    int64
-	live    func() []journaled // what counts; set before anything is written
-	buffer  []byte
-	scratch []byte
+	mu     sync.Mutex
+	file   *os.File
+	boot   string
+	size   int64
+	live   func() []journaled // what counts; set before anything is written
+	buffer []byte
 }
 
 // journaled is an attempt that was not settled.
@@ -228,14 +228,20 @@ func (j *journal) begin() {
 }
 
 // add appends an entry to the block that flush writes.
-func (j *journal) add(kind byte, m proto.Message) error {
-	var err error
-	if j.scratch, err = (proto.MarshalOptions{}).MarshalAppend(j.scratch[:0], m); err != nil {
-		return err
-	}
+func (j *journal) add(kind byte, m entryMessage) error {
 	j.begin()
-	j.buffer = appendEntry(j.buffer, kind, j.scratch)
-	return nil
+	size := m.SizeVT()
+	j.buffer = slices.Grow(binary.AppendUvarint(append(j.buffer, kind), uint64(size)), size)
+	start := len(j.buffer)
+	j.buffer = j.buffer[:start+size]
+	_, err := m.MarshalToSizedBufferVT(j.buffer[start:])
+	return err
+}
+
+// entryMessage is a message that encodes itself into memory that it is given.
+type entryMessage interface {
+	SizeVT() int
+	MarshalToSizedBufferVT(b []byte) (int, error)
 }
 
 // seal completes the block in the buffer.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -28,7 +29,7 @@ func TestOutboxSendsEverythingAgainInANewSession(t *testing.T) {
 		box := newOutbox(j, func() {}, func(err error) { t.Fatal(err) })
 		attempts := make([]*attempt, 3)
 		for i := range attempts {
-			attempts[i] = newAttempt(nil, assignTo(ref("j", int32(i+1))))
+			attempts[i] = newAttempt(nil, assignTo(ref("j", int32(i+1))), time.Now())
 		}
 		var unacked, sent []*hwpv1.AttemptReport // by our own book
 		for range rapid.IntRange(0, 60).Draw(t, "length") {
@@ -81,7 +82,7 @@ func TestForgottenAttemptDoesNotUpsetTheCount(t *testing.T) {
 	t.Parallel()
 	j, _ := mustOpenJournal(t, filepath.Join(t.TempDir(), "journal"), "boot")
 	box := newOutbox(j, func() {}, func(err error) { t.Error(err) })
-	a, b := newAttempt(nil, assignTo(ref("a", 1))), newAttempt(nil, assignTo(ref("b", 1)))
+	a, b := newAttempt(nil, assignTo(ref("a", 1)), time.Now()), newAttempt(nil, assignTo(ref("b", 1)), time.Now())
 	for _, at := range []*attempt{a, b} {
 		at.final = ended(at.ref)
 		box.add(at)

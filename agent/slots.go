@@ -41,7 +41,7 @@ func newSlots(a *agent) *slots {
 func (s *slots) restore(attempts []journaled) error {
 	known := make(map[string]bool)
 	for _, former := range attempts {
-		t := newAttempt(s.agent, &hwpv1.Assign{Attempt: former.ref})
+		t := newAttempt(s.agent, &hwpv1.Assign{Attempt: former.ref}, time.Now())
 		known[filepath.Base(t.dir())] = true
 		if former.ended.GetSilent() {
 			t.logAcked.Store(true)
@@ -102,11 +102,12 @@ func (s *slots) take(assigned []*hwpv1.Assign) []*attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken := make([]*attempt, 0, len(assigned))
+	now := time.Now()
 	for _, a := range assigned {
 		if s.attempts[a.GetAttempt().GetEpoch()] != nil {
 			continue
 		}
-		t := newAttempt(s.agent, a)
+		t := newAttempt(s.agent, a, now)
 		s.add(t)
 		taken = append(taken, t)
 	}

@@ -93,7 +93,7 @@ func (s *Server) build(ctx context.Context) error {
 	s.fleet = fleet.New(s.logs, s.config.Logger)
 	s.jobs, err = orchestrator.Open(ctx, orchestrator.Config{
 		Store: s.store, Bus: bus.New(busEvents), Dispatcher: s.fleet, Metrics: metrics, Logger: s.config.Logger,
-		Clock: time.Now, NewJobID: newJobID(), MaxUnfinished: s.config.MaxUnfinishedJobs, Lease: s.config.Lease,
+		Clock: time.Now, NewJobID: newJobID, MaxUnfinished: s.config.MaxUnfinishedJobs, Lease: s.config.Lease,
 	})
 	if err != nil {
 		return err
@@ -159,20 +159,14 @@ func explainListen(what, address, flag string, err error) error {
 		what, address, err, flag)
 }
 
-// newJobID returns ids that grow, also within a millisecond and when the clock is set back. Only the reactor calls it.
-func newJobID() func() job.ID {
-	var last int64
-	var high uint16
-	var low uint64
-	return func() job.ID {
-		if now := time.Now().UnixMilli(); now > last {
-			// Half of the range is left for the other ids of this millisecond.
-			last, high, low = now, uint16(rand.Uint32()), rand.Uint64()>>1 //nolint:gosec // ids are unique, not secret
-		} else {
-			low += 1 + uint64(rand.Uint32()) //nolint:gosec // as above
-		}
-		return job.NewID(time.UnixMilli(last), high, low)
+// newJobID returns an id of now that is larger than another, also within a millisecond and when the clock was set back.
+func newJobID(after job.ID) job.ID {
+	now := time.Now()
+	if now.UnixMilli() <= after.Time().UnixMilli() {
+		return after.Plus(1 + uint64(rand.Uint32())) //nolint:gosec // ids are unique, not secret
 	}
+	// Half of the range is left for the other ids of this millisecond.
+	return job.NewID(now, uint16(rand.Uint32()), rand.Uint64()>>1) //nolint:gosec // as above
 }
 
 // URL is where clients reach the API.

@@ -17,14 +17,24 @@ import (
 // its enrolment, whatever it says now.
 func workerFromRegister(id job.WorkerID, enrolled identity.EnrolledWorker, r *hwpv1.Register) job.Worker {
 	labels := make(map[string]string, len(r.GetLabels())+len(enrolled.Labels))
-	maps.Copy(labels, r.GetLabels())
+	for name, value := range r.GetLabels() {
+		labels[text(name)] = text(value)
+	}
 	maps.Copy(labels, enrolled.Labels)
 	capacity := r.GetCapacity()
 	return job.Worker{
-		ID: id, Name: enrolled.Name, Labels: labels, AgentVersion: r.GetAgentVersion(), BootID: r.GetBootId(),
-		Capacity: job.Resources{MilliCPU: capacity.GetMilliCpu(), MemoryMiB: capacity.GetMemoryMib(), Extras: capacity.GetExtras()},
+		ID: id, Name: enrolled.Name, Labels: labels, AgentVersion: text(r.GetAgentVersion()), BootID: text(r.GetBootId()),
+		Capacity: job.Resources{MilliCPU: capacity.GetMilliCpu(), MemoryMiB: capacity.GetMemoryMib(), Extras: extras(capacity.GetExtras())},
 		Slots:    capacity.GetSlots(),
 	}
+}
+
+func extras(m map[string]int32) map[string]int32 {
+	out := make(map[string]int32, len(m))
+	for name, n := range m {
+		out[text(name)] = n
+	}
+	return out
 }
 
 func refsFromProto(refs []*hwpv1.AttemptRef) ([]job.AttemptRef, error) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"time"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
@@ -123,7 +124,7 @@ func (f *frameContent) addEnd(p *hwpv1.LogEnd) error {
 		return err
 	}
 	end := store.LogEnd{
-		Ref: store.LogRef{Job: ref.Job, Attempt: ref.Attempt}, Bytes: p.GetTotalBytes(), Missing: p.GetMissing(),
+		Ref: store.LogRef{Job: ref.Job, Attempt: ref.Attempt}, Bytes: p.GetTotalBytes(), Missing: text(p.GetMissing()),
 	}
 	for _, s := range p.GetStreams() {
 		total := store.StreamTotal{Step: s.GetStep(), Stream: store.Stream(s.GetStream()), Bytes: s.GetTotalBytes()}
@@ -133,6 +134,9 @@ func (f *frameContent) addEnd(p *hwpv1.LogEnd) error {
 	f.ends = append(f.ends, end)
 	return nil
 }
+
+// text makes sure that what an agent wrote can be shown by every client.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // causeKinds says which kind of cause an outcome is.
 var causeKinds = map[hwpv1.OutcomeKind]job.CauseKind{
@@ -155,5 +159,5 @@ func causeFromOutcome(p *hwpv1.Outcome) job.Cause {
 	if !ok {
 		kind = job.CauseAgentError
 	}
-	return job.Cause{Kind: kind, ExitCode: p.GetExitCode(), Signal: p.GetSignal(), Message: p.GetMessage()}
+	return job.Cause{Kind: kind, ExitCode: p.GetExitCode(), Signal: text(p.GetSignal()), Message: text(p.GetMessage())}
 }

@@ -87,7 +87,7 @@ func submissionsFromProto(req *hodeiv1.SubmitJobsRequest) ([]orchestrator.Submis
 			return []orchestrator.Submission{all}, nil
 		}
 		var err error
-		all.Hash, err = hashOf(&hodeiv1.SubmitJobsRequest{Requests: req.GetRequests()})
+		all.Hash, err = hashOf(&hodeiv1.SubmitJobsRequest{Requests: req.GetRequests()}, req.GetRequests()...)
 		return []orchestrator.Submission{all}, err
 	}
 	out := make([]orchestrator.Submission, len(req.GetRequests()))
@@ -106,14 +106,31 @@ func submissionFromProto(r *hodeiv1.SubmitJobRequest) (orchestrator.Submission, 
 		return s, nil
 	}
 	var err error
-	s.Hash, err = hashOf(r.GetSpec())
+	s.Hash, err = hashOf(r.GetSpec(), r)
 	return s, err
 }
 
 // hashOf tells bodies of requests apart.
-func hashOf(m proto.Message) ([sha256.Size]byte, error) {
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	return sha256.Sum256(body), err
+func hashOf(m body, requests ...*hodeiv1.SubmitJobRequest) ([sha256.Size]byte, error) {
+	if !slices.ContainsFunc(requests, hasMaps) { // then there is one order only, and the quick way finds it too
+		b, err := m.MarshalVT()
+		return sha256.Sum256(b), err
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	return sha256.Sum256(b), err
+}
+
+// body is a message that is hashed.
+type body interface {
+	proto.Message
+	MarshalVT() ([]byte, error)
+}
+
+// hasMaps reports whether a request can be encoded in several ways.
+func hasMaps(r *hodeiv1.SubmitJobRequest) bool {
+	spec := r.GetSpec()
+	return len(spec.GetLabels())+len(spec.GetEnv())+len(spec.GetResources().GetExtras()) > 0 ||
+		slices.ContainsFunc(spec.GetSteps(), func(s *hodeiv1.Step) bool { return len(s.GetEnv()) > 0 })
 }
 
 func (s *jobService) GetJob(ctx context.Context, req *hodeiv1.GetJobRequest) (*hodeiv1.GetJobResponse, error) {

@@ -2,11 +2,12 @@ package job
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"time"
 )
 
-// ID names a job: a ULID, which is the time of its making in milliseconds (6 bytes) and chance (10 bytes). Ids that one
-// server makes grow. In text it is "job_" and 26 characters of Crockford's base 32 in lower case. The zero ID names none.
+// ID names a job: a ULID, which is the time of its making in milliseconds (6 bytes) and chance (10 bytes). Ids grow in
+// the order in which jobs are accepted. In text it is "job_" and 26 characters of Crockford's base 32 in lower case. The zero ID names none.
 type ID [16]byte
 
 const (
@@ -73,6 +74,15 @@ func NotFound(id string) error {
 // Time returns when the id was made.
 func (id ID) Time() time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:]) >> 16)).UTC()
+}
+
+// Plus returns the id that is so much larger.
+func (id ID) Plus(n uint64) ID {
+	high, low := binary.BigEndian.Uint64(id[:]), binary.BigEndian.Uint64(id[8:])
+	sum, carry := bits.Add64(low, n, 0)
+	binary.BigEndian.PutUint64(id[:], high+carry)
+	binary.BigEndian.PutUint64(id[8:], sum)
+	return id
 }
 
 // IsZero reports whether the id names no job.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Limits that a Spec must keep.
@@ -100,8 +101,8 @@ func (s *Spec) validateNames() error {
 	switch {
 	case len(s.Name) > maxName:
 		return invalid("name: %d bytes; at most %d are allowed", len(s.Name), maxName)
-	case strings.IndexByte(s.Name, 0) >= 0:
-		return invalid("name contains a NUL byte; remove it")
+	case !isText(s.Name):
+		return invalid("name " + noText)
 	case !isDNSLabel(s.Namespace):
 		return invalid("namespace: %q; "+dnsLabel, s.Namespace)
 	case !isDNSLabel(s.Queue):
@@ -113,8 +114,8 @@ func (s *Spec) validateNames() error {
 		if !isLabelName(name) {
 			return invalid("labels: %q is no name for a label; use up to 128 letters, digits, '.', '_', '/' and '-', a letter or digit first and last", name)
 		}
-		if strings.IndexByte(s.Labels[name], 0) >= 0 {
-			return invalid("labels[%q] contains a NUL byte; remove it", name)
+		if !isText(s.Labels[name]) {
+			return invalid("labels[%q] "+noText, name)
 		}
 		if len(s.Labels[name]) > maxLabelValue {
 			return invalid("labels[%q]: %d bytes; at most %d are allowed", name, len(s.Labels[name]), maxLabelValue)
@@ -130,6 +131,12 @@ func names[V any](m map[string]V) []string {
 	}
 	return slices.Sorted(maps.Keys(m))
 }
+
+// noText says what is wrong with a string that is no text.
+const noText = "contains a NUL byte, which no program can be given, or is not UTF-8; remove what is not text"
+
+// isText reports whether a string can be given to a program and shown by every client.
+func isText(s string) bool { return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s) }
 
 const dnsLabel = "use up to 63 lower-case letters, digits and '-', a letter or digit first and last"
 
@@ -186,6 +193,9 @@ func (c *Constraint) validate(i int) error {
 	if c.Label == "" {
 		return invalid("constraints[%d] has no label; name the worker's label that it is about", i)
 	}
+	if !isText(c.Label) || slices.ContainsFunc(c.Values, func(v string) bool { return !isText(v) }) {
+		return invalid("constraints[%d]: the label or a value "+noText, i)
+	}
 	return nil
 }
 
@@ -240,13 +250,15 @@ func (s *Step) validate(i int) error {
 		return invalid("%s.script.text: %d bytes; at most %d are allowed", path(), len(s.Script), maxScriptBytes)
 	case s.Timeout < 0 || s.Grace < 0 || s.Timeout > MaxTimeout || s.Grace > maxGrace:
 		return invalid("%s: timeout and grace must not be negative, and at most %v and %v", path(), MaxTimeout, maxGrace)
-	case strings.IndexByte(s.WorkingDir, 0) >= 0 || len(s.WorkingDir) > maxPathBytes:
-		return invalid("%s.working_dir contains a NUL byte or is longer than %d bytes", path(), maxPathBytes)
+	case len(s.WorkingDir) > maxPathBytes:
+		return invalid("%s.working_dir is longer than %d bytes", path(), maxPathBytes)
+	case !isText(s.WorkingDir):
+		return invalid("%s.working_dir "+noText, path())
 	}
 	for _, list := range [...][]string{s.Argv, s.Shell, {s.Script}} {
 		for n, arg := range list {
-			if strings.IndexByte(arg, 0) >= 0 {
-				return invalid("%s: argument %d contains a NUL byte, which no program can be given; remove it", path(), n)
+			if !isText(arg) {
+				return invalid("%s: argument %d "+noText, path(), n)
 			}
 		}
 	}
@@ -261,11 +273,11 @@ func validateEnv(path string, env map[string]string) error {
 		return invalid("%s: %d variables; at most %d are allowed", path, len(env), maxEnv)
 	}
 	for _, name := range names(env) {
-		if name == "" || strings.ContainsAny(name, "=\x00") {
-			return invalid("%s: %q is no name for a variable; it must not be empty or contain '=' or NUL", path, name)
+		if name == "" || strings.Contains(name, "=") || !isText(name) {
+			return invalid("%s: %q is no name for a variable; it must be text, not empty, without '=' and NUL", path, name)
 		}
-		if strings.IndexByte(env[name], 0) >= 0 {
-			return invalid("%s[%q]: the value contains a NUL byte", path, name)
+		if !isText(env[name]) {
+			return invalid("%s[%q] "+noText, path, name)
 		}
 	}
 	return nil

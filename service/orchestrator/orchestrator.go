@@ -59,7 +59,7 @@ type Config struct {
 	Metrics    Metrics
 	Logger     *slog.Logger
 	Clock      func() time.Time
-	NewJobID   func() job.ID // ids that grow; called by the reactor only
+	NewJobID   func(after job.ID) job.ID // a larger id
 
 	MaxUnfinished int           // how many jobs may be unfinished; 0: 1,000,000
 	Lease         time.Duration // how long a worker may be silent; 0: 15 s

@@ -92,7 +92,7 @@ func openRig(t *testing.T, fs vfs.FS) *rig {
 	r.Orchestrator, err = orchestrator.Open(t.Context(), orchestrator.Config{
 		Store: r.store, Bus: bus.New(64), Dispatcher: r.sent, Metrics: noMetrics{}, Logger: slog.New(slog.DiscardHandler),
 		Clock: time.Now, MaxUnfinished: 10, Lease: 15 * time.Second,
-		NewJobID: func() job.ID { n++; return job.NewID(time.Now(), 0, uint64(n)) },
+		NewJobID: func(job.ID) job.ID { n++; return job.NewID(time.Now(), 0, uint64(n)) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,9 @@ func recoverState(ctx context.Context, config Config) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the unfinished jobs: %w", err)
 	}
+	if s.newest, err = config.Store.Newest(ctx); err != nil {
+		return nil, fmt.Errorf("reading the newest job: %w", err)
+	}
 	if err := s.restoreDrains(ctx, config.Store); err != nil {
 		return nil, err
 	}

@@ -28,7 +28,8 @@ type state struct {
 
 	store         Store
 	logger        *slog.Logger
-	newJobID      func() job.ID
+	newJobID      func(after job.ID) job.ID
+	newest        job.ID // the largest id
 	lease         time.Duration
 	maxUnfinished int
 	now           time.Time // of the turn under way

@@ -106,7 +106,8 @@ func (s *state) acceptAll(results []Result) {
 			continue
 		}
 		room--
-		r.Job.ID = s.newJobID()
+		s.newest = s.newJobID(s.newest)
+		r.Job.ID = s.newest
 		r.Job.Created = r.Job.ID.Time()
 		s.add(r.Job)
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	batchJobs  = 1000   // in one call of SubmitBatch
 	submitters = 3      // calls under way
-	backlog    = 30_000 // accepted and not ended; beyond it the submitters wait
+	backlog    = 40_000 // accepted and not ended; beyond it the submitters wait
 	benchSlots = 8000   // of all agents together
 )
 
@@ -152,7 +152,7 @@ func (w *World) stream(ctx context.Context, options Options) (int, error) {
 			done = nil
 		case <-ctx.Done():
 			return 0, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		}
 		n, err := w.Metric("hodei_jobs_completed_total")
 		if err != nil {

@@ -106,7 +106,7 @@ func OpenWorld(ctx context.Context, options Options) (*World, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &World{options: options, dir: dir, metrics: &http.Client{Timeout: 10 * time.Second}}
+	w := &World{options: options, dir: dir, metrics: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableCompression: true}}}
 	if err := w.StartServer(ctx, "127.0.0.1:0"); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}

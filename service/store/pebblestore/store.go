@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -88,6 +89,9 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 	p.EventListener = &pebble.EventListener{BackgroundError: func(err error) {
 		s.logger.Error("the store failed in the background", "error", err)
 	}}
+	// What has just been flushed is soon compacted; compressing it would cost more than it saves.
+	p.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	p.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 	for i := range p.Levels {
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
 	}

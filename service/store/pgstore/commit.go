@@ -179,7 +179,8 @@ func queueJobs(batch *pgx.Batch, w *storelog.Write) {
 	number := int64(w.Number)
 	queueValues(batch, w.Pages, "INSERT INTO pages (last, accepted) SELECT * FROM unnest($1::uuid[], $2::bytea[])")
 	queueRest(batch, w.Rest)
-	queueValues(batch, w.Endings, "INSERT INTO endings (page, number, ended) SELECT page, $3, ended FROM unnest($1::uuid[], $2::bytea[]) AS e (page, ended)", number)
+	queueValues(batch, w.Endings, "INSERT INTO endings (page, number, ended) SELECT page, $3, ended"+
+		" FROM unnest($1::uuid[], $2::bytea[]) AS e (page, ended)", number)
 	queueValues(batch, w.SetAside, "INSERT INTO quarantine (origin, key, value) SELECT 'pages', uuid_send(page), value"+
 		" FROM unnest($1::uuid[], $2::bytea[]) AS q (page, value)")
 	queueLists(batch, w.Lists, number)

@@ -58,6 +58,6 @@ func queueRuns(batch *pgx.Batch, runs []storelog.Run, table, column string) {
 	for i, run := range runs {
 		first[i], last[i] = run.First, run.Last
 	}
-	batch.Queue(fmt.Sprintf("DELETE FROM %[1]s USING unnest($1::uuid[], $2::uuid[]) AS run (first, last) WHERE %[1]s.%[2]s BETWEEN run.first AND run.last",
-		table, column), first, last)
+	batch.Queue(fmt.Sprintf(`DELETE FROM %[1]s USING unnest($1::uuid[], $2::uuid[]) AS run (first, last)
+		WHERE %[1]s.%[2]s BETWEEN run.first AND run.last`, table, column), first, last)
 }

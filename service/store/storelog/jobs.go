@@ -404,7 +404,7 @@ func (l *listing) listed(ctx context.Context, lists []List) error {
 			return fmt.Errorf("reading a list of jobs: %w", err)
 		}
 		if len(straddling) > 0 {
-			below = successor(straddling[0].Last)
+			below = straddling[0].Last.Plus(1)
 		}
 	}
 	readers := make([]listReader, len(lists))
@@ -481,14 +481,4 @@ func nextAddresses(ctx context.Context, readers []listReader, n int) ([]address,
 		out = append(out, a)
 	}
 	return out, nil
-}
-
-// successor returns the smallest id that is larger.
-func successor(id job.ID) job.ID {
-	for i := len(id) - 1; i >= 0; i-- {
-		if id[i]++; id[i] != 0 {
-			break
-		}
-	}
-	return id
 }

@@ -46,7 +46,7 @@ func (s Log) Sweep(ctx context.Context, endedBefore time.Time, from job.ID) (swe
 		}
 		for i := range stored {
 			sweep.look(s.Jobs, &stored[i], endedBefore)
-			from = successor(stored[i].Last)
+			from = stored[i].Last.Plus(1)
 		}
 		if len(stored) < listPiece {
 			return sweep, from, ctx.Err()
