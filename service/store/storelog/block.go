@@ -4,10 +4,9 @@ import (
 	"encoding/binary"
 
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/store/storerecord"
 )
 
-// A block is the version, then sections, each with what happened to jobs of one page: its kind (1), the page (16), the
+// A block is sections, each with what happened to jobs of one page: its kind (1), the page (16), the
 // positions (8), then for each position
 //
 //	A  accepted, and as it was accepted: the id
@@ -35,7 +34,7 @@ type block struct {
 }
 
 func newBlock(jobs int) *block {
-	return &block{buffer: append(make([]byte, 0, 64+80*jobs), storerecord.Version)}
+	return &block{buffer: make([]byte, 0, 64+80*jobs)}
 }
 
 func (b *block) add(s section) {
@@ -57,17 +56,17 @@ func (b *block) add(s section) {
 
 // readBlock reads the sections of a block. States share its memory.
 func readBlock(value []byte) ([]section, error) {
-	if len(value) == 0 || value[0] != storerecord.Version {
-		return nil, errDamaged
+	b, err := unpack(value)
+	if err != nil {
+		return nil, err
 	}
 	var sections []section
-	for b := value[1:]; len(b) > 0; {
+	for len(b) > 0 {
 		const head = 1 + len(job.ID{}) + 8
 		if len(b) < head {
 			return nil, errDamaged
 		}
 		s := section{kind: b[0], page: job.ID(b[1:]), at: positions(binary.BigEndian.Uint64(b[head-8:]))}
-		var err error
 		if b, err = s.readBody(b[head:]); err != nil {
 			return nil, err
 		}

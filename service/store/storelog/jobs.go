@@ -284,7 +284,7 @@ func (s *Jobs) quarantine(damaged []damage) *Write {
 		}
 		w.Rest = append(w.Rest, rest)
 	}
-	w.Block, w.sections = b.buffer, b.sections
+	w.Block, w.sections = pack(nil, b.buffer), b.sections
 	return w
 }
 

@@ -86,8 +86,7 @@ func cutValue(b []byte) (value, rest []byte, err error) {
 	return b[4:n:n], b[n:], nil
 }
 
-// A page's value is the version, then for each job its id and its record of acceptance, which is empty when the job was
-// removed.
+// A page has for each job its id and its record of acceptance, which is empty when the job was removed.
 
 func appendPageJob(b []byte, before job.ID, j *job.Job) []byte {
 	return appendValue(appendID(b, before, j.ID), func(b []byte) []byte { return appendAccepted(b, j) })
@@ -99,16 +98,16 @@ type pageJob struct {
 	accepted []byte // empty: it was removed
 }
 
-// readPage reads a page's value, whose memory the records share.
+// readPage reads a page's value.
 func readPage(value []byte) ([]pageJob, error) {
-	if len(value) == 0 || value[0] != storerecord.Version {
-		return nil, errDamaged
+	b, err := unpack(value)
+	if err != nil {
+		return nil, err
 	}
 	jobs := make([]pageJob, 0, pageJobs)
 	var id job.ID
-	for b := value[1:]; len(b) > 0; {
+	for len(b) > 0 {
 		var accepted []byte
-		var err error
 		if id, b, err = cutID(b, id); err != nil {
 			return nil, err
 		}
@@ -125,7 +124,7 @@ func readPage(value []byte) ([]pageJob, error) {
 
 // without returns the page's value without some of its jobs; the others keep their positions.
 func without(jobs []pageJob, gone positions) []byte {
-	b := []byte{storerecord.Version}
+	var b []byte
 	var before job.ID
 	for i, j := range jobs {
 		b = appendValue(appendID(b, before, j.id), func(b []byte) []byte {
@@ -136,13 +135,13 @@ func without(jobs []pageJob, gone positions) []byte {
 		})
 		before = j.id
 	}
-	return b
+	return pack(nil, b)
 }
 
-// The value of endings is the version, the positions, and the last state of each.
+// Endings are the positions, and the last state of each.
 
 func appendEndings(b []byte, ended positions, jobs iter.Seq[*job.Job]) []byte {
-	b = binary.BigEndian.AppendUint64(append(b, storerecord.Version), uint64(ended))
+	b = binary.BigEndian.AppendUint64(b, uint64(ended))
 	for j := range jobs {
 		b = appendValue(b, func(b []byte) []byte { return storerecord.AppendState(b, j) })
 	}
@@ -151,13 +150,13 @@ func appendEndings(b []byte, ended positions, jobs iter.Seq[*job.Job]) []byte {
 
 // readEndings reads endings into the states by position, and returns which it has.
 func readEndings(value []byte, states *[pageJobs][]byte) (positions, error) {
-	if len(value) < 9 || value[0] != storerecord.Version {
+	b, err := unpack(value)
+	if err != nil || len(b) < 8 {
 		return 0, errDamaged
 	}
-	ended := positions(binary.BigEndian.Uint64(value[1:]))
-	b := value[9:]
+	ended := positions(binary.BigEndian.Uint64(b))
+	b = b[8:]
 	for i := range ended.up() {
-		var err error
 		if states[i], b, err = cutValue(b); err != nil {
 			return 0, err
 		}

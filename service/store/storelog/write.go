@@ -46,7 +46,7 @@ func (s Log) Prepare(b *store.Batch, readBlock func(number uint64) ([]byte, erro
 	if n == 0 {
 		return &Write{}, nil
 	}
-	e := encoder{block: newBlock(n), value: make([]byte, 0, 128*n), write: &Write{Number: s.hot.next(), First: s.hot.first, newest: s.hot.newest}}
+	e := encoder{block: newBlock(n), value: make([]byte, 0, 64*n), write: &Write{Number: s.hot.next(), First: s.hot.first, newest: s.hot.newest}}
 	if err := e.accept(b.Accepted); err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (s Log) Prepare(b *store.Batch, readBlock func(number uint64) ([]byte, erro
 	if w.Gone, err = s.hot.shrink(e.block, readBlock); err != nil {
 		return nil, fmt.Errorf("copying the log of unfinished jobs: %w", err)
 	}
-	w.Block, w.sections, w.Lists = e.block.buffer, e.block.sections, e.lists.all
+	w.Block, w.sections, w.Lists = pack(nil, e.block.buffer), e.block.sections, e.lists.all
 	return w, nil
 }
 
@@ -80,26 +80,25 @@ type encoder struct {
 	block *block
 	lists lister
 	write *Write
-	value []byte // where values are made; what is full stays with the values
+	plain []byte // the value that is being made
+	value []byte // the values; what is full stays with them
 }
 
 // accept cuts new jobs into pages.
 func (e *encoder) accept(jobs []*job.Job) error {
 	for len(jobs) > 0 {
-		n, start := 0, len(e.value)
-		e.value = append(e.value, storerecord.Version)
+		n := 0
 		var before job.ID
-		for n < len(jobs) && n < pageJobs && len(e.value)-start < pageBytes {
+		for e.plain = e.plain[:0]; n < len(jobs) && n < pageJobs && len(e.plain) < pageBytes; n++ {
 			j := jobs[n]
 			if j.ID.Compare(e.write.newest) <= 0 {
 				return fmt.Errorf("job %s is accepted after job %s, whose id is not smaller; the clock was set back, or ids are not made in order",
 					j.ID, e.write.newest)
 			}
-			e.value = appendPageJob(e.value, before, j)
+			e.plain = appendPageJob(e.plain, before, j)
 			before, e.write.newest = j.ID, j.ID
-			n++
 		}
-		e.write.Pages = append(e.write.Pages, Value{before, e.value[start:len(e.value):len(e.value)]})
+		e.write.Pages = append(e.write.Pages, e.packed(before))
 		e.group(&group{page: before, isNew: true, jobs: jobs[:n], at: firstPositions[:n]})
 		jobs = jobs[n:]
 	}
@@ -153,9 +152,15 @@ func (e *encoder) group(g *group) {
 	if !g.isNew {
 		e.block.add(section{kind: sectionEnded, page: g.page, at: ended})
 	}
+	e.plain = appendEndings(e.plain[:0], ended, g.endedJobs())
+	e.write.Endings = append(e.write.Endings, e.packed(g.page))
+}
+
+// packed makes a value of a page of what is in plain.
+func (e *encoder) packed(page job.ID) Value {
 	start := len(e.value)
-	e.value = appendEndings(e.value, ended, g.endedJobs())
-	e.write.Endings = append(e.write.Endings, Value{g.page, e.value[start:len(e.value):len(e.value)]})
+	e.value = pack(e.value, e.plain)
+	return Value{page, e.value[start:len(e.value):len(e.value)]}
 }
 
 func (g *group) endedJobs() iter.Seq[*job.Job] {

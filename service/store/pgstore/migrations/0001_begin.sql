@@ -18,11 +18,16 @@ CREATE TABLE endings (
     PRIMARY KEY (page, number)
 );
 
+-- The values come compressed.
+ALTER TABLE pages ALTER accepted SET STORAGE EXTERNAL, SET (toast_tuple_target = 8160);
+ALTER TABLE endings ALTER ended SET STORAGE EXTERNAL, SET (toast_tuple_target = 8160);
+
 -- What happens to jobs in between, one row for each commit.
 CREATE TABLE blocks (
     number bigint PRIMARY KEY,
     block bytea NOT NULL
 );
+ALTER TABLE blocks ALTER block SET STORAGE EXTERNAL;
 
 -- Which jobs of a page are on a list. The number of the commit tells apart what is added at different times.
 CREATE TABLE listings (
