@@ -62,7 +62,8 @@ func New(config Config) (*Client, error) {
 	}}
 	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: c.transport}, config.URL,
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20),
-		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}))))
+		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{},
+			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}))))
 	c.Raw = Raw{
 		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
 		Workers: hodeiv1connect.NewWorkerServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),

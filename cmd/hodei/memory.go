@@ -1,25 +1,15 @@
 package main
 
 import (
-	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"time"
 )
 
 // agentGCPercent is how far an agent's heap may grow, in percent of what is in use, before it is collected: it is small and
 // makes much garbage when jobs are short.
 const agentGCPercent = 400
-
-// What a server's heap may grow by before it is collected: the more the less is in use, for collecting costs as much as is in
-// use, and what matters for the machine is how large it becomes.
-const (
-	serverHeapGrowth = 96 << 20
-	mostGCPercent    = 400
-	leastGCPercent   = 50
-	heapInterval     = time.Second
-)
 
 // tuneMemory sets how far the heap may grow, unless GOGC says otherwise.
 func tuneMemory(percent int) {
@@ -28,26 +18,23 @@ func tuneMemory(percent int) {
 	}
 }
 
-// tuneServerMemory sets how far the heap may grow by what is in use, again and again until the context ends, unless GOGC
-// says otherwise.
-func tuneServerMemory(ctx context.Context) {
+// A server's heap may grow by about serverHeapGrowth before it is collected, whatever is in use: what matters for the machine
+// is how large it becomes. The bounds keep a small heap from growing many times over, and a large one from being collected
+// all the time.
+const (
+	serverHeapGrowth = 48 << 20
+	mostGCPercent    = 400
+	leastGCPercent   = 40
+)
+
+// tuneServerMemory sets, after each collection, how far the heap may grow until the next, unless GOGC says otherwise.
+func tuneServerMemory() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	ticker := time.NewTicker(heapInterval)
-	defer ticker.Stop()
-	for set := 0; ; {
-		metrics.Read(live)
-		percent := min(max(int(100*serverHeapGrowth/max(live[0].Value.Uint64(), 1)), leastGCPercent), mostGCPercent)
-		if percent != set {
-			debug.SetGCPercent(percent)
-			set = percent
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+	metrics.Read(live)
+	percent := int(100 * serverHeapGrowth / max(live[0].Value.Uint64(), 1))
+	debug.SetGCPercent(min(max(percent, leastGCPercent), mostGCPercent))
+	runtime.AddCleanup(new([16]byte), func(struct{}) { tuneServerMemory() }, struct{}{}) // runs when the next collection has
 }

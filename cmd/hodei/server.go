@@ -30,7 +30,7 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 			config.Version = version
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			go tuneServerMemory(ctx)
+			tuneServerMemory()
 			s, err := service.New(ctx, config)
 			if err != nil {
 				return err

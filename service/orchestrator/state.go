@@ -78,7 +78,7 @@ type ending struct {
 }
 
 // keepBytes bounds the waiting jobs that stay in memory: enough for what is placed next, and no more.
-const keepBytes = 24 << 20
+const keepBytes = 12 << 20
 
 func newState(config Config) *state {
 	return &state{

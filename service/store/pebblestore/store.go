@@ -25,14 +25,14 @@ import (
 type Options struct {
 	Logger     *slog.Logger // nil: none
 	FS         vfs.FS       // nil: the disk
-	CacheBytes int64        // of the block cache; 0: 32 MiB
+	CacheBytes int64        // of the block cache; 0: 16 MiB
 }
 
 // The sizes were chosen for bursts of small commits in little memory: two memtables and the cache are what an idle store
 // may come to hold.
 const (
-	defaultCacheBytes = 32 << 20
-	memTableBytes     = 32 << 20
+	defaultCacheBytes = 16 << 20
+	memTableBytes     = 16 << 20
 	bloomBitsPerKey   = 10
 )
 
