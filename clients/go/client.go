@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -28,7 +29,22 @@ type Client struct {
 	// Raw are the generated clients, for what the methods do not cover. They neither repeat calls nor translate errors.
 	Raw       Raw
 	config    Config
-	transport *http.Transport
+	transport *transport
+}
+
+// transport remembers whether the server has ever answered.
+type transport struct {
+	*http.Transport
+	reached atomic.Bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := t.Transport.RoundTrip(req)
+	if err == nil {
+		t.reached.Store(true)
+	}
+	return res, err
 }
 
 // Raw are the generated clients.
@@ -50,7 +66,7 @@ func New(config Config) (*Client, error) {
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
-	c := &Client{config: config, transport: &http.Transport{
+	c := &Client{config: config, transport: &transport{Transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		TLSClientConfig:     security,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -59,7 +75,7 @@ func New(config Config) (*Client, error) {
 			SendPingTimeout: 15 * time.Second,
 			PingTimeout:     10 * time.Second,
 		},
-	}}
+	}}}
 	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: c.transport}, config.URL,
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20),
 		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{},

@@ -101,11 +101,11 @@ func (c *Client) explainConnection(err error) string {
 	case errors.As(err, &alert):
 		return fmt.Sprintf("the server at %s refused the client certificate %s: %v; it may have expired or belong to another server",
 			c.config.URL, c.config.Cert, alert)
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Sprintf("no server answers at %s: %v; is it running? `hodei dev` starts one", c.config.URL, dial.Err)
 	case cut(err) && c.config.Cert != "":
 		return fmt.Sprintf("the server at %s closed the connection: it may have refused the client certificate %s, or something in between did: %v",
 			c.config.URL, c.config.Cert, err)
-	case errors.As(err, &dial) && dial.Op == "dial":
-		return fmt.Sprintf("no server answers at %s: %v; is it running? `hodei dev` starts one", c.config.URL, dial.Err)
 	}
 	return fmt.Sprintf("the call to %s failed: %v", c.config.URL, err)
 }
@@ -126,7 +126,7 @@ func transient(err error) bool {
 	switch {
 	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &alert):
 		return false
-	case errors.Is(err, errCut), cut(err), connect.CodeOf(err) == connect.CodeUnavailable:
+	case errors.Is(err, errCut), cut(err), dialing(err), connect.CodeOf(err) == connect.CodeUnavailable:
 		return true
 	case errors.As(err, &wire) && !wire.IsRemote():
 		// The server did not say this: the connection ended in the middle of a message, say.
@@ -138,13 +138,13 @@ func transient(err error) bool {
 // errCut says that a stream ended without the server's word that it is over.
 var errCut = errors.New("the stream was cut off")
 
-// retry calls once until it succeeds, fails for good, or the context ends. A server that cannot be reached at all the first
-// time is an error at once: it is more likely a wrong address than a restart.
+// retry calls once until it succeeds, fails for good, or the context ends. A server that this client has never reached and
+// cannot reach is an error at once: it is more likely a wrong address than a restart.
 func (c *Client) retry(ctx context.Context, once func() error) error {
 	wait := shortestWait
 	for try := 0; ; try++ {
 		err := once()
-		if err == nil || ctx.Err() != nil || hopeless(err, try) {
+		if err == nil || ctx.Err() != nil || c.hopeless(err, try) {
 			return c.translate(err)
 		}
 		if err := pause(ctx, wait); err != nil {
@@ -159,10 +159,17 @@ func (c *Client) retry(ctx context.Context, once func() error) error {
 const cutTries = 5
 
 // hopeless reports whether trying again makes no sense. try counts the failures since something was received.
-func hopeless(err error, try int) bool {
-	var dial *net.OpError
-	refused := errors.As(err, &dial) && dial.Op == "dial"
-	return !transient(err) || (try == 0 && refused) || (try >= cutTries && cut(err))
+func (c *Client) hopeless(err error, try int) bool {
+	if c.transport.reached.Load() {
+		return !transient(err)
+	}
+	return !transient(err) || (try == 0 && dialing(err)) || (try >= cutTries && cut(err))
+}
+
+// dialing reports whether there was no connection yet.
+func dialing(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // cut reports whether the connection was closed in the middle.

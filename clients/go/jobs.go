@@ -136,7 +136,7 @@ func (c *Client) Watch(ctx context.Context, filter *hodeiv1.JobFilter) iter.Seq2
 			case connect.CodeOf(err) == connect.CodeOutOfRange && token != "":
 				token = "" // too long ago: start over, everything is sent again
 				continue
-			case hopeless(err, try):
+			case c.hopeless(err, try):
 				yield(nil, c.translate(err))
 				return
 			}

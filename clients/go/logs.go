@@ -39,7 +39,7 @@ func (c *Client) Logs(
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if hopeless(err, try) {
+		if c.hopeless(err, try) {
 			return nil, c.translate(err)
 		}
 		if err := pause(ctx, wait); err != nil {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,8 @@ type RecoveryResult struct {
 	NotStarted   int       `json:"not_started"`   // jobs that ended as succeeded and never ran, by their own word
 	BootSeconds  Quantiles `json:"boot_seconds"`  // from the start of the server's program until it takes calls
 	WorkSeconds  Quantiles `json:"work_seconds"`  // from then until the first job ends
+	// AgentLostSeconds is how long after an agent was killed its jobs were LOST, or waited to run again.
+	AgentLostSeconds float64 `json:"agent_lost_seconds"`
 }
 
 // Recovery kills the server again and again while jobs are submitted and run, and counts what is missing at the end. The
@@ -79,7 +82,53 @@ func Recovery(ctx context.Context, options Options, kills int, seed uint64) (*Re
 		return nil, err
 	}
 	r.BootSeconds, r.WorkSeconds = seconds(boots), seconds(works)
-	return r, l.count(ctx, r)
+	if err := l.count(ctx, r); err != nil {
+		return nil, err
+	}
+	r.AgentLostSeconds, err = w.loseAgent(ctx)
+	return r, err
+}
+
+// loseAgent kills an agent that has a job that may run once and one that may run again, and returns how long it takes until
+// the one is LOST and the other waits for a worker.
+func (w *World) loseAgent(ctx context.Context) (float64, error) {
+	if err := w.StartAgents(ctx, 1, "--label", "runner=doomed"); err != nil {
+		return 0, err
+	}
+	c, err := w.Client()
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	var ids []string
+	for attempts := range int32(2) {
+		spec := onRunner(command("sleep", "600"), "doomed")
+		spec.MaxAttempts = attempts + 1
+		job, err := c.Submit(ctx, spec)
+		if err != nil {
+			return 0, err
+		}
+		ids = append(ids, job.GetId())
+	}
+	in := func(states ...hodeiv1.JobState) func() (bool, error) {
+		return func() (bool, error) {
+			for _, id := range ids {
+				job, err := c.Get(ctx, id)
+				if err != nil || !slices.Contains(states, job.GetState()) {
+					return false, err
+				}
+			}
+			return true, nil
+		}
+	}
+	if err := poll(ctx, "the jobs to run", in(hodeiv1.JobState_JOB_STATE_RUNNING)); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	w.agents[len(w.agents)-1].kill()
+	waits := in(hodeiv1.JobState_JOB_STATE_LOST, hodeiv1.JobState_JOB_STATE_QUEUED, hodeiv1.JobState_JOB_STATE_DELAYED)
+	err = poll(ctx, "the jobs of a killed agent to be lost", waits)
+	return time.Since(begin).Seconds(), err
 }
 
 func seconds(d []time.Duration) Quantiles {
