@@ -21,6 +21,10 @@ func (s engine) iterate(ctx context.Context, lower, upper []byte) (*pebble.Itera
 
 // PagesFrom implements storelog.Engine.
 func (s engine) PagesFrom(ctx context.Context, from job.ID, n int) ([]storelog.Page, error) {
+	if err := s.calls.enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.leave()
 	it, err := s.iterate(ctx, []byte{jobPrefix}, []byte{jobPrefix + 1})
 	if err != nil {
 		return nil, err
@@ -42,6 +46,10 @@ func (s engine) PagesFrom(ctx context.Context, from job.ID, n int) ([]storelog.P
 
 // PagesOf implements storelog.Engine.
 func (s engine) PagesOf(ctx context.Context, ids []job.ID) ([]storelog.Page, error) {
+	if err := s.calls.enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.leave()
 	it, err := s.iterate(ctx, []byte{jobPrefix}, []byte{jobPrefix + 1})
 	if err != nil {
 		return nil, err
@@ -112,6 +120,10 @@ func value(it *pebble.Iterator) ([]byte, error) {
 
 // Listed implements storelog.Engine.
 func (s engine) Listed(ctx context.Context, list storelog.List, below job.ID, n int) ([]storelog.Listed, error) {
+	if err := s.calls.enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.leave()
 	prefix := []byte{jobPrefix}
 	if !list.IsAll() {
 		prefix = listKey(nil, list)
@@ -151,19 +163,16 @@ func (s engine) Listed(ctx context.Context, list storelog.List, below job.ID, n 
 }
 
 // SetAside implements storelog.Engine.
-func (s engine) SetAside(_ context.Context, make func() *storelog.Write) error {
-	s.committing.Lock()
-	defer s.committing.Unlock()
-	w := make()
-	err := s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
+func (s engine) SetAside(_ context.Context, w *storelog.Write) error {
+	if err := s.calls.enter(); err != nil {
+		return err
+	}
+	defer s.calls.leave()
+	return s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
 		out := writer{batch: batch}
 		out.jobs(w)
 		return out.err
 	})
-	if err == nil {
-		s.log.Apply(w)
-	}
-	return err
 }
 
 // loadJobs reads the log of unfinished jobs. Blocks that cannot be read are set aside.

@@ -33,6 +33,10 @@ func requestKey(r *store.Request) []byte {
 
 // Request implements store.Jobs. It looks into every span that there is, which are a few.
 func (s *Store) Request(_ context.Context, id string) (store.Request, error) {
+	if err := s.calls.enter(); err != nil {
+		return store.Request{}, err
+	}
+	defer s.calls.leave()
 	first, last := s.spans.bounds()
 	for span := last; last > 0 && span >= first; span-- {
 		value, err := s.get(append(requestSpanKey(span), id...))
@@ -98,6 +102,10 @@ func (s *Store) loadSpans() error {
 
 // Expire implements store.Expirer. What follows each other goes with one range deletion, whatever its number.
 func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error) {
+	if err := s.calls.enter(); err != nil {
+		return 0, false, err
+	}
+	defer s.calls.leave()
 	s.expiring.Lock()
 	defer s.expiring.Unlock()
 	sweep, next, err := s.log.Sweep(ctx, endedBefore, s.sweptTo)

@@ -45,11 +45,12 @@ type Store struct {
 
 	*storelog.Jobs // of log
 	log            storelog.Log
-	committing     sync.Mutex // held by the one who changes jobs
-	term           uint64     // guarded by committing
+	term           uint64 // guarded by log
 	expiring       sync.Mutex
 	sweptTo        job.ID // where the next sweep goes on; guarded by expiring
 	spans          spans
+
+	calls gate
 }
 
 // Open opens the store in dir, and makes it when there is none. The error says when another process has it open, when a
@@ -59,11 +60,14 @@ func Open(dir string, options Options) (*Store, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{logger: options.Logger, broken: make(chan struct{})}
-	db, err := pebble.Open(dir, s.pebbleOptions(options))
+	db, err := s.openPebble(dir, s.pebbleOptions(options))
 	if err != nil {
 		return nil, explainOpen(dir, err)
 	}
 	s.db = db
+	if err := s.failed.Load(); err != nil {
+		return nil, errors.Join(explainOpen(dir, *err), db.Close())
+	}
 	for _, step := range []func() error{func() error { return s.checkFormat(dir) }, s.loadTerm, s.loadJobs, s.loadSpans} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -76,8 +80,11 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 	if options.CacheBytes == 0 {
 		options.CacheBytes = defaultCacheBytes
 	}
+	if options.FS == nil {
+		options.FS = vfs.Default
+	}
 	p := &pebble.Options{
-		FS:                          options.FS,
+		FS:                          disk{options.FS, s},
 		CacheSize:                   options.CacheBytes,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: 4,
@@ -86,9 +93,8 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      pebbleLogger{s},
 	}
-	p.EventListener = &pebble.EventListener{BackgroundError: func(err error) {
-		s.logger.Error("the store failed in the background", "error", err)
-	}}
+	// Pebble tries again at once and for ever what fails in the background, and commits come to wait for it.
+	p.EventListener = &pebble.EventListener{BackgroundError: s.fail}
 	// What has just been flushed is soon compacted; compressing it would cost more than it saves.
 	p.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	p.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
@@ -120,13 +126,11 @@ func (s *Store) checkFormat(dir string) error {
 func (s *Store) Failed() <-chan struct{} { return s.broken }
 
 // Close implements store.Store.
-func (s *Store) Close() error { return s.db.Close() }
-
-// fail keeps the first failure: after it, what is on the disk is unknown until the store is opened again.
-func (s *Store) fail(err error) {
-	if s.failed.CompareAndSwap(nil, &err) {
-		close(s.broken)
+func (s *Store) Close() error {
+	if err := s.calls.close(); err != nil {
+		return err
 	}
+	return s.db.Close()
 }
 
 // write fills a batch and commits it durably.
@@ -174,8 +178,12 @@ func (s *Store) loadTerm() error {
 
 // Lead implements store.Leader.
 func (s *Store) Lead(context.Context) (uint64, error) {
-	s.committing.Lock()
-	defer s.committing.Unlock()
+	if err := s.calls.enter(); err != nil {
+		return 0, err
+	}
+	defer s.calls.leave()
+	s.log.Lock()
+	defer s.log.Unlock()
 	term := s.term + 1
 	err := s.write(s.db.NewBatch(), func(b *pebble.Batch) error {
 		return b.Set([]byte{termPrefix}, binary.BigEndian.AppendUint64(nil, term), nil)
@@ -189,10 +197,14 @@ func (s *Store) Lead(context.Context) (uint64, error) {
 
 // Commit implements store.Committer.
 func (s *Store) Commit(_ context.Context, b *store.Batch) error {
+	if err := s.calls.enter(); err != nil {
+		return err
+	}
+	defer s.calls.leave()
 	jobs := new(storelog.Write)
 	if len(b.Accepted)+len(b.Changed) > 0 || b.Term != 0 {
-		s.committing.Lock()
-		defer s.committing.Unlock()
+		s.log.Lock()
+		defer s.log.Unlock()
 		if b.Term != 0 && b.Term != s.term {
 			return store.ErrDeposed
 		}

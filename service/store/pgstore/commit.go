@@ -16,8 +16,8 @@ import (
 
 // Lead implements store.Leader. The log of unfinished jobs is read here, because only from now on does nobody else write it.
 func (s *Store) Lead(ctx context.Context) (uint64, error) {
-	s.committing.Lock()
-	defer s.committing.Unlock()
+	s.log.Lock()
+	defer s.log.Unlock()
 	var term int64
 	err := s.retry(ctx, "taking the lead", func() error {
 		return s.commits.QueryRow(ctx, "UPDATE leadership SET term = term + 1 RETURNING term").Scan(&term)
@@ -53,30 +53,38 @@ func (s *Store) loadJobs(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the unfinished jobs: %w", err)
 	}
-	s.log.Reset()
+	fresh := storelog.New(engine{s}, s.logger)
 	for _, b := range blocks {
-		if err := s.log.Load(uint64(b.Number), b.Block); err != nil {
+		if err := fresh.Load(uint64(b.Number), b.Block); err != nil {
 			s.logger.Error("a record of unfinished jobs cannot be read and is set aside", "error", err)
-			_, err := s.commits.Exec(ctx, `WITH gone AS (DELETE FROM blocks WHERE number = $1 RETURNING number, block)
-				INSERT INTO quarantine (origin, key, value) SELECT 'blocks', int8send(number), block FROM gone`, b.Number)
-			if err != nil {
+			if err := s.setBlockAside(ctx, b.Number); err != nil {
 				return fmt.Errorf("setting a damaged record of unfinished jobs aside: %w", err)
 			}
 		}
 	}
-	s.log.Loaded(newest)
+	fresh.Loaded(newest)
+	s.log.Become(fresh)
 	return nil
+}
+
+func (s *Store) setBlockAside(ctx context.Context, number int64) error {
+	return s.retry(ctx, "setting a damaged row aside", func() error {
+		batch := new(pgx.Batch)
+		queueLeadership(batch, s.term)
+		batch.Queue(`WITH gone AS (DELETE FROM blocks WHERE number = $1 RETURNING number, block)
+			INSERT INTO quarantine (origin, key, value) SELECT 'blocks', int8send(number), block FROM gone`, number)
+		return deposed(s.commits.SendBatch(ctx, batch).Close())
+	})
 }
 
 // Commit implements store.Committer. While the database is away it waits and tries again; a commit of jobs that was written
 // before the connection broke is known by the number of its block.
 func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
-	jobs := len(b.Accepted) + len(b.Changed)
-	if jobs == 0 && b.Term == 0 {
+	if len(b.Accepted)+len(b.Changed) == 0 && b.Term == 0 {
 		return s.retry(ctx, "a commit", func() error { return s.send(ctx, b, new(storelog.Write), 0) })
 	}
-	s.committing.Lock()
-	defer s.committing.Unlock()
+	s.log.Lock()
+	defer s.log.Unlock()
 	w, err := s.log.Prepare(b, func(number uint64) ([]byte, error) { return s.readBlock(ctx, number) })
 	if err != nil {
 		return err
@@ -85,9 +93,17 @@ func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
 	if term == 0 {
 		term = s.term
 	}
+	if err = s.commit(ctx, b, w, term); err == nil {
+		s.log.Apply(w)
+	}
+	return err
+}
+
+// commit writes until it is certain that it is written.
+func (s *Store) commit(ctx context.Context, b *store.Batch, w *storelog.Write, term uint64) error {
 	again := false
-	err = s.retry(ctx, "a commit", func() error {
-		if again && jobs > 0 {
+	return s.retry(ctx, "a commit", func() error {
+		if again && w.Block != nil {
 			if written, err := s.written(ctx, w); written || err != nil {
 				return err
 			}
@@ -95,22 +111,11 @@ func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
 		again = true
 		return s.send(ctx, b, w, term)
 	})
-	if err == nil {
-		s.log.Apply(w)
-	}
-	return err
 }
 
 // SetAside implements storelog.Engine.
-func (s engine) SetAside(ctx context.Context, make func() *storelog.Write) error {
-	s.committing.Lock()
-	defer s.committing.Unlock()
-	w := make()
-	if err := s.send(ctx, new(store.Batch), w, s.term); err != nil {
-		return fmt.Errorf("setting damaged jobs aside: %w", err)
-	}
-	s.log.Apply(w)
-	return nil
+func (s engine) SetAside(ctx context.Context, w *storelog.Write) error {
+	return s.commit(ctx, new(store.Batch), w, s.term)
 }
 
 func (s *Store) readBlock(ctx context.Context, number uint64) (block []byte, err error) {
@@ -141,8 +146,7 @@ const notLeader = "22012"
 func (s *Store) send(ctx context.Context, b *store.Batch, w *storelog.Write, term uint64) error {
 	batch := new(pgx.Batch)
 	if term != 0 {
-		// The lock on the row keeps another server from taking the lead in the middle of this transaction.
-		batch.Queue("SELECT 1 / count(*) FROM (SELECT 1 FROM leadership WHERE term = $1 FOR SHARE) AS mine", int64(term))
+		queueLeadership(batch, term)
 	}
 	queueJobs(batch, w)
 	queueEnds(batch, b.Ends)
@@ -164,7 +168,17 @@ func (s *Store) send(ctx context.Context, b *store.Batch, w *storelog.Write, ter
 	if batch.Len() == 0 {
 		return nil
 	}
-	err := s.commits.SendBatch(ctx, batch).Close()
+	return deposed(s.commits.SendBatch(ctx, batch).Close())
+}
+
+// queueLeadership makes a transaction fail unless the term is the last one. The lock on the row keeps another server from
+// taking the lead in the middle.
+func queueLeadership(batch *pgx.Batch, term uint64) {
+	batch.Queue("SELECT 1 / count(*) FROM (SELECT 1 FROM leadership WHERE term = $1 FOR SHARE) AS mine", int64(term))
+}
+
+// deposed translates the error of a transaction that began with queueLeadership.
+func deposed(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == notLeader {
 		return store.ErrDeposed

@@ -38,8 +38,7 @@ type Store struct {
 
 	*storelog.Jobs // of log
 	log            storelog.Log
-	committing     sync.Mutex // held by the one who changes jobs
-	term           uint64     // of this server's lead; guarded by committing
+	term           uint64 // of this server's lead; guarded by log
 	expiring       sync.Mutex
 	sweptTo        job.ID // where the next sweep goes on; guarded by expiring
 }

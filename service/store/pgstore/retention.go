@@ -22,10 +22,16 @@ func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time
 	if s.sweptTo = next; !sweep.More {
 		s.sweptTo = job.ID{} // the next sweep begins with the oldest again
 	}
-	batch := new(pgx.Batch)
-	batch.Queue("DELETE FROM requests WHERE expires < $1", expiredBefore)
-	queueSweep(batch, sweep)
-	err = s.retry(ctx, "removing old jobs", func() error { return s.logs.SendBatch(ctx, batch).Close() })
+	s.log.Lock()
+	term := s.term
+	s.log.Unlock()
+	err = s.retry(ctx, "removing old jobs", func() error {
+		batch := new(pgx.Batch)
+		queueLeadership(batch, term)
+		batch.Queue("DELETE FROM requests WHERE expires < $1", expiredBefore)
+		queueSweep(batch, sweep)
+		return deposed(s.logs.SendBatch(ctx, batch).Close())
+	})
 	if err != nil {
 		return 0, false, fmt.Errorf("removing old jobs: %w", err)
 	}

@@ -58,12 +58,13 @@ func (e *engine) commit(b *store.Batch) error {
 		return e.blocks[number], nil
 	})
 	if err == nil {
-		e.write(w)
+		e.store(w)
+		e.log.Apply(w)
 	}
 	return err
 }
 
-func (e *engine) write(w *storelog.Write) {
+func (e *engine) store(w *storelog.Write) {
 	for _, p := range w.Pages {
 		e.pages[p.Page] = bytes.Clone(p.Bytes)
 	}
@@ -94,7 +95,6 @@ func (e *engine) write(w *storelog.Write) {
 		delete(e.blocks, w.First+uint64(n))
 	}
 	e.setAside = append(e.setAside, w.SetAside...)
-	e.log.Apply(w)
 }
 
 func (e *engine) rest(rest []storelog.Value) {
@@ -175,7 +175,7 @@ func (e *engine) Listed(_ context.Context, list storelog.List, below job.ID, n i
 	return listed[:min(n, len(listed))], nil
 }
 
-func (e *engine) SetAside(_ context.Context, make func() *storelog.Write) error {
-	e.write(make())
+func (e *engine) SetAside(_ context.Context, w *storelog.Write) error {
+	e.store(w)
 	return nil
 }

@@ -40,7 +40,7 @@ type group struct {
 	at    []int // their positions, in order
 }
 
-// Prepare makes the write of a batch. Only one write may be under way; Apply must follow when it was written.
+// Prepare makes the write of a batch. Apply must follow when it was written.
 func (s Log) Prepare(b *store.Batch, readBlock func(number uint64) ([]byte, error)) (*Write, error) {
 	n := len(b.Accepted) + len(b.Changed)
 	if n == 0 {
@@ -66,12 +66,16 @@ func (s Log) Prepare(b *store.Batch, readBlock func(number uint64) ([]byte, erro
 }
 
 // Apply makes a write count that is durable.
-func (s Log) Apply(w *Write) {
+func (s Log) Apply(w *Write) { s.apply(w) }
+
+func (s *Jobs) apply(w *Write) {
 	if w.Block == nil {
 		return
 	}
 	s.hot.apply(w.sections)
 	s.hot.drop(w.Gone)
+	s.hot.mu.Lock()
+	defer s.hot.mu.Unlock()
 	s.hot.newest = w.newest
 }
 
