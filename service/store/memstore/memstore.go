@@ -69,6 +69,17 @@ func (s *Store) write(change func()) error {
 	return nil
 }
 
+// read runs a look at what is there under the lock, unless the store is closed.
+func (s *Store) read(look func()) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	look()
+	return nil
+}
+
 // Close implements store.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
@@ -138,51 +149,54 @@ func (s *Store) Expire(_ context.Context, endedBefore, expiredBefore time.Time) 
 // JobsByID implements store.Jobs.
 func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job)) error {
 	for _, id := range ids {
-		if j, err := s.Job(ctx, id); err == nil {
+		j, err := s.Job(ctx, id)
+		switch {
+		case err == nil:
 			visit(j)
+		case job.CodeOf(err) != job.CodeNotFound:
+			return err
 		}
 	}
-	return ctx.Err()
+	return errors.Join(s.read(func() {}), ctx.Err())
 }
 
 // Job implements store.Jobs.
-func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	j, ok := s.jobs[id]
-	if !ok {
-		return j, job.NotFound(id.String())
+func (s *Store) Job(_ context.Context, id job.ID) (j job.Job, err error) {
+	var ok bool
+	if err = s.read(func() { j, ok = s.jobs[id] }); err == nil && !ok {
+		err = job.NotFound(id.String())
 	}
-	return j, nil
+	return j, err
 }
 
 // ListJobs implements store.Jobs.
-func (s *Store) ListJobs(_ context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	ids := slices.SortedFunc(maps.Keys(s.jobs), job.ID.Compare)
-	var out []job.Job
-	for _, id := range slices.Backward(ids) {
-		if len(out) == limit {
-			break
+func (s *Store) ListJobs(_ context.Context, filter store.Filter, before job.ID, limit int) (out []job.Job, err error) {
+	err = s.read(func() {
+		for _, id := range slices.Backward(slices.SortedFunc(maps.Keys(s.jobs), job.ID.Compare)) {
+			if len(out) >= limit {
+				break
+			}
+			if j := s.jobs[id]; (before.IsZero() || id.Compare(before) < 0) && filter.Matches(&j) {
+				out = append(out, j)
+			}
 		}
-		if j := s.jobs[id]; (before.IsZero() || id.Compare(before) < 0) && filter.Matches(&j) {
-			out = append(out, j)
-		}
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 // Unfinished implements store.Jobs.
 func (s *Store) Unfinished(_ context.Context, visit func(job.Job) error) (int, error) {
-	s.mu.RLock()
 	var unfinished []job.Job
-	for _, id := range slices.SortedFunc(maps.Keys(s.jobs), job.ID.Compare) {
-		if j := s.jobs[id]; !j.State.Terminal() {
-			unfinished = append(unfinished, j)
+	err := s.read(func() {
+		for _, id := range slices.SortedFunc(maps.Keys(s.jobs), job.ID.Compare) {
+			if j := s.jobs[id]; !j.State.Terminal() {
+				unfinished = append(unfinished, j)
+			}
 		}
+	})
+	if err != nil {
+		return 0, err
 	}
-	s.mu.RUnlock()
 	for _, j := range unfinished {
 		if err := visit(j); err != nil {
 			return 0, err
@@ -192,14 +206,12 @@ func (s *Store) Unfinished(_ context.Context, visit func(job.Job) error) (int, e
 }
 
 // Request implements store.Jobs.
-func (s *Store) Request(_ context.Context, id string) (store.Request, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	r, ok := s.requests[id]
-	if !ok {
-		return r, job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "request_id %q was not used", id)
+func (s *Store) Request(_ context.Context, id string) (r store.Request, err error) {
+	var ok bool
+	if err = s.read(func() { r, ok = s.requests[id] }); err == nil && !ok {
+		err = job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "request_id %q was not used", id)
 	}
-	return r, nil
+	return r, err
 }
 
 // AppendLogs implements store.Logs.
@@ -226,63 +238,58 @@ func (s *Store) log(ref store.LogRef) *logData {
 }
 
 // ReadLogs implements store.Logs.
-func (s *Store) ReadLogs(_ context.Context, ref store.LogRef, offset uint64, maxBytes int) ([]store.Chunk, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	d := s.logs[ref]
-	if d == nil {
-		return nil, nil
-	}
-	var out []store.Chunk
-	for bytes, i := 0, 0; i < len(d.chunks) && bytes < maxBytes; i++ {
-		c := d.chunks[i]
-		if c.Offset+uint64(len(c.Data)) <= offset {
-			continue
+func (s *Store) ReadLogs(_ context.Context, ref store.LogRef, offset uint64, maxBytes int) (out []store.Chunk, err error) {
+	err = s.read(func() {
+		d := s.logs[ref]
+		if d == nil {
+			return
 		}
-		if c.Offset < offset {
-			c.Data, c.Offset = c.Data[offset-c.Offset:], offset
+		for bytes, i := 0, 0; i < len(d.chunks) && bytes < max(maxBytes, 1); i++ {
+			c := d.chunks[i]
+			if c.Offset+uint64(len(c.Data)) <= offset {
+				continue
+			}
+			if c.Offset < offset {
+				c.Data, c.Offset = c.Data[offset-c.Offset:], offset
+			}
+			out = append(out, c)
+			bytes += len(c.Data)
 		}
-		out = append(out, c)
-		bytes += len(c.Data)
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 // LogState implements store.Logs.
-func (s *Store) LogState(_ context.Context, ref store.LogRef) (store.LogState, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var state store.LogState
-	if d := s.logs[ref]; d != nil {
-		state.End = d.end
-		if n := len(d.chunks); n > 0 {
-			state.Bytes = d.chunks[n-1].Offset + uint64(len(d.chunks[n-1].Data))
+func (s *Store) LogState(_ context.Context, ref store.LogRef) (state store.LogState, err error) {
+	err = s.read(func() {
+		if d := s.logs[ref]; d != nil {
+			state.End = d.end
+			if n := len(d.chunks); n > 0 {
+				state.Bytes = d.chunks[n-1].Offset + uint64(len(d.chunks[n-1].Data))
+			}
 		}
-	}
-	return state, nil
+	})
+	return state, err
 }
 
 // Record implements store.Records.
-func (s *Store) Record(_ context.Context, kind, key string) ([]byte, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	value, ok := s.records[[2]string{kind, key}]
-	if !ok {
-		return nil, job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "there is no %s %q", kind, key)
+func (s *Store) Record(_ context.Context, kind, key string) (value []byte, err error) {
+	var ok bool
+	if err = s.read(func() { value, ok = s.records[[2]string{kind, key}] }); err == nil && !ok {
+		err = job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "there is no %s %q", kind, key)
 	}
-	return slices.Clone(value), nil
+	return slices.Clone(value), err
 }
 
 // ListRecords implements store.Records.
-func (s *Store) ListRecords(_ context.Context, kind string) ([]store.Record, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var out []store.Record
-	for key, value := range s.records {
-		if key[0] == kind {
-			out = append(out, store.Record{Kind: kind, Key: key[1], Value: slices.Clone(value)})
+func (s *Store) ListRecords(_ context.Context, kind string) (out []store.Record, err error) {
+	err = s.read(func() {
+		for key, value := range s.records {
+			if key[0] == kind {
+				out = append(out, store.Record{Kind: kind, Key: key[1], Value: slices.Clone(value)})
+			}
 		}
-	}
+	})
 	slices.SortFunc(out, func(a, b store.Record) int { return cmp.Compare(a.Key, b.Key) })
-	return out, nil
+	return out, err
 }

@@ -9,12 +9,19 @@ import (
 	"github.com/hodei-jobs/hodei/service/store/storetest"
 )
 
+var harness = storetest.Harness{
+	Open:   func(*testing.T) store.Store { return memstore.New() },
+	Reopen: func(_ *testing.T, s store.Store) store.Store { return s }, // it lives as long as the process
+}
+
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, storetest.Harness{
-		Open:   func(*testing.T) store.Store { return memstore.New() },
-		Reopen: func(_ *testing.T, s store.Store) store.Store { return s }, // it lives as long as the process
-	})
+	storetest.Run(t, harness)
+}
+
+func TestModel(t *testing.T) {
+	t.Parallel()
+	storetest.Model(t, harness)
 }
 
 func TestFailedWriteStopsAllWrites(t *testing.T) {

@@ -10,7 +10,8 @@ import (
 	"github.com/hodei-jobs/hodei/service/store/storelog"
 )
 
-// loadHot reads the log of unfinished jobs. Blocks that cannot be read are set aside.
+// loadHot reads the log of unfinished jobs. Blocks that cannot be read are set aside: the jobs that only they knew are found as
+// damaged, those that they changed stand as they did before, and those that they ended have ended.
 func (s *Store) loadHot() error {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{hotPrefix}, UpperBound: []byte{hotPrefix + 1}})
 	if err != nil {
@@ -31,7 +32,30 @@ func (s *Store) loadHot() error {
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
 		return fmt.Errorf("reading the unfinished jobs: %w", err)
 	}
-	return s.setAside(damaged, nil)
+	if len(damaged) == 0 {
+		return nil
+	}
+	s.damagedBlocks = len(damaged)
+	block, err := s.endings()
+	if err != nil {
+		return err
+	}
+	return s.setAside(damaged, block)
+}
+
+// endings is the block that ends those jobs whose end is recorded and which the log has as unfinished, because the block that
+// said so cannot be read.
+func (s *Store) endings() (*storelog.Block, error) {
+	block := storelog.NewBlock(0)
+	for _, id := range s.hot.IDs() {
+		switch _, err := s.ending(id); {
+		case err == nil:
+			block.End(id)
+		case !errors.Is(err, errNoState):
+			return nil, fmt.Errorf("looking for jobs that have ended: %w", err)
+		}
+	}
+	return block, nil
 }
 
 // shrink deletes blocks of the log that are no longer needed, in the batch of a commit.

@@ -18,6 +18,14 @@ var errNoState = errors.New("the job has a spec and no state: the data folder is
 
 // Job implements store.Jobs.
 func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
+	if err := s.calls.enter(); err != nil {
+		return job.Job{}, err
+	}
+	defer s.calls.leave()
+	return s.job(id)
+}
+
+func (s *Store) job(id job.ID) (job.Job, error) {
 	// First whether it is unfinished: a job that ends meanwhile is then found as ended.
 	state, unfinished := s.hot.Find(id)
 	accepted, err := s.get(jobKey(nil, id, partAccepted))
@@ -25,8 +33,14 @@ func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 		return job.Job{}, job.NotFound(id.String())
 	}
 	if err == nil && !unfinished {
-		if state, err = s.get(jobKey(nil, id, partEnded)); errors.Is(err, pebble.ErrNotFound) {
-			err = errNoState
+		state, err = s.ending(id)
+		if errors.Is(err, errNoState) { // its commit may be under way: what it wrote is seen before it is over
+			s.committing.Lock()
+			state, unfinished = s.hot.Find(id)
+			s.committing.Unlock()
+			if err = nil; !unfinished {
+				state, err = s.ending(id)
+			}
 		}
 	}
 	if err != nil {
@@ -39,10 +53,23 @@ func (s *Store) Job(_ context.Context, id job.ID) (job.Job, error) {
 	return j, nil
 }
 
+// ending returns the state of a job that has ended.
+func (s *Store) ending(id job.ID) ([]byte, error) {
+	state, err := s.get(jobKey(nil, id, partEnded))
+	if errors.Is(err, pebble.ErrNotFound) {
+		err = errNoState
+	}
+	return state, err
+}
+
 // JobsByID implements store.Jobs.
 func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job)) error {
+	if err := s.calls.enter(); err != nil {
+		return err
+	}
+	defer s.calls.leave()
 	for _, id := range ids {
-		j, err := s.Job(ctx, id)
+		j, err := s.job(id)
 		switch {
 		case err == nil:
 			visit(j)
@@ -55,7 +82,14 @@ func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job))
 
 // ListJobs implements store.Jobs.
 func (s *Store) ListJobs(ctx context.Context, filter store.Filter, before job.ID, limit int) ([]job.Job, error) {
+	if err := s.calls.enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.leave()
 	l := &listing{store: s, filter: filter, limit: limit}
+	if limit <= 0 {
+		return nil, ctx.Err()
+	}
 	if ids, few := s.hot.Few(&filter); few {
 		l.named(ctx, ids, before)
 		return l.jobs, ctx.Err()
@@ -78,8 +112,8 @@ type listing struct {
 
 // add takes a job in if it matches. A job that cannot be read is left out of lists, so that one damaged record does not
 // hide all others; Job tells about it.
-func (l *listing) add(ctx context.Context, id job.ID) {
-	j, err := l.store.Job(ctx, id)
+func (l *listing) add(id job.ID) {
+	j, err := l.store.job(id)
 	switch {
 	case err == nil && l.filter.Matches(&j):
 		l.jobs = append(l.jobs, j)
@@ -97,7 +131,7 @@ func (l *listing) named(ctx context.Context, ids []job.ID, before job.ID) {
 			return
 		}
 		if before.IsZero() || id.Compare(before) < 0 {
-			l.add(ctx, id)
+			l.add(id)
 		}
 	}
 }
@@ -117,7 +151,7 @@ func (l *listing) listed(ctx context.Context, keys []storelog.ListKey, before jo
 		}
 	}
 	err = storelog.Merge(readers, func(id job.ID) bool {
-		l.add(ctx, id)
+		l.add(id)
 		return !l.full() && ctx.Err() == nil
 	})
 	return errors.Join(err, ctx.Err())
@@ -148,7 +182,7 @@ func (l *listing) scan(ctx context.Context, before job.ID) error {
 	}
 	for ok := it.Last(); ok && !l.full() && ctx.Err() == nil; ok = it.Prev() {
 		if id, part := jobOf(it.Key()); part == partAccepted {
-			l.add(ctx, id)
+			l.add(id)
 		}
 	}
 	return errors.Join(ctx.Err(), it.Error(), it.Close())
@@ -156,6 +190,10 @@ func (l *listing) scan(ctx context.Context, before job.ID) error {
 
 // Unfinished implements store.Jobs.
 func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int, error) {
+	if err := s.calls.enter(); err != nil {
+		return 0, err
+	}
+	defer s.calls.leave()
 	ids := s.hot.IDs()
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: []byte{jobPrefix}, UpperBound: []byte{jobPrefix + 1}})
 	if err != nil {
@@ -168,7 +206,11 @@ func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int,
 		if !it.Valid() || !it.Next() || !bytes.Equal(it.Key(), key) { // jobs that follow each other need no search
 			it.SeekGE(key)
 		}
-		j, err := s.readUnfinished(it, id)
+		state, unfinished := s.hot.Find(id)
+		if !unfinished {
+			continue // it has ended meanwhile
+		}
+		j, err := readUnfinished(it, id, state)
 		if err != nil {
 			s.logger.Error("an unfinished job cannot be read and is set aside", "job", id, "error", err)
 			damaged = append(damaged, id)
@@ -181,10 +223,11 @@ func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int,
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
 		return 0, err
 	}
-	return len(damaged), s.quarantine(damaged)
+	blocks, err := s.quarantine(damaged)
+	return len(damaged) + blocks, err
 }
 
-func (s *Store) readUnfinished(it *pebble.Iterator, id job.ID) (job.Job, error) {
+func readUnfinished(it *pebble.Iterator, id job.ID, state []byte) (job.Job, error) {
 	if !it.Valid() || !bytes.Equal(it.Key(), jobKey(nil, id, partAccepted)) {
 		return job.Job{}, errors.New("its spec is gone")
 	}
@@ -192,24 +235,25 @@ func (s *Store) readUnfinished(it *pebble.Iterator, id job.ID) (job.Job, error) 
 	if err != nil {
 		return job.Job{}, err
 	}
-	state, _ := s.hot.Find(id)
 	return storelog.Decode(id, accepted, state)
 }
 
-// quarantine moves the records of unfinished jobs that cannot be read to where nothing looks, but a person can.
-func (s *Store) quarantine(ids []job.ID) error {
-	if len(ids) == 0 {
-		return nil
-	}
+// quarantine moves the records of unfinished jobs that cannot be read to where nothing looks, but a person can. It returns how
+// many blocks of the log of unfinished jobs were set aside when the store was opened.
+func (s *Store) quarantine(ids []job.ID) (blocks int, err error) {
 	s.committing.Lock()
 	defer s.committing.Unlock()
+	blocks, s.damagedBlocks = s.damagedBlocks, 0
+	if len(ids) == 0 {
+		return blocks, nil
+	}
 	block := storelog.NewBlock(len(ids))
 	var keys [][]byte
 	for _, id := range ids {
 		block.End(id)
 		keys = append(keys, jobKey(nil, id, partAccepted))
 	}
-	return s.setAside(keys, block)
+	return blocks, s.setAside(keys, block)
 }
 
 // setAside moves records away, in one batch with a block of the log of unfinished jobs, if there is one.

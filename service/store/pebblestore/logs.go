@@ -14,6 +14,10 @@ import (
 
 // AppendLogs implements store.Logs.
 func (s *Store) AppendLogs(_ context.Context, chunks []store.Chunk, ends []store.LogEnd) error {
+	if err := s.calls.enter(); err != nil {
+		return err
+	}
+	defer s.calls.leave()
 	return s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
 		w := writer{batch: batch}
 		for i := range chunks {
@@ -28,6 +32,10 @@ func (s *Store) AppendLogs(_ context.Context, chunks []store.Chunk, ends []store
 
 // ReadLogs implements store.Logs.
 func (s *Store) ReadLogs(ctx context.Context, ref store.LogRef, offset uint64, maxBytes int) ([]store.Chunk, error) {
+	if err := s.calls.enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.leave()
 	prefix := logKey(ref, partChunk)
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
@@ -36,7 +44,7 @@ func (s *Store) ReadLogs(ctx context.Context, ref store.LogRef, offset uint64, m
 	// The chunk that contains offset is the last one that begins at or before it.
 	ok := it.SeekLT(chunkKey(ref, offset+1)) || it.First()
 	var chunks []store.Chunk
-	for bytes := 0; ok && bytes < maxBytes; ok = it.Next() {
+	for bytes := 0; ok && bytes < max(maxBytes, 1); ok = it.Next() {
 		c, err := decodeChunk(it, ref)
 		if err != nil {
 			return nil, errors.Join(err, it.Close())
@@ -72,6 +80,10 @@ func decodeChunk(it *pebble.Iterator, ref store.LogRef) (store.Chunk, error) {
 
 // LogState implements store.Logs.
 func (s *Store) LogState(ctx context.Context, ref store.LogRef) (store.LogState, error) {
+	if err := s.calls.enter(); err != nil {
+		return store.LogState{}, err
+	}
+	defer s.calls.leave()
 	var state store.LogState
 	prefix := logKey(ref, partChunk)
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
@@ -100,6 +112,10 @@ func (s *Store) LogState(ctx context.Context, ref store.LogRef) (store.LogState,
 
 // Record implements store.Records.
 func (s *Store) Record(_ context.Context, kind, key string) ([]byte, error) {
+	if err := s.calls.enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.leave()
 	value, err := s.get(recordKey(kind, key))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "there is no %s %q", kind, key)
@@ -109,6 +125,10 @@ func (s *Store) Record(_ context.Context, kind, key string) ([]byte, error) {
 
 // ListRecords implements store.Records.
 func (s *Store) ListRecords(ctx context.Context, kind string) ([]store.Record, error) {
+	if err := s.calls.enter(); err != nil {
+		return nil, err
+	}
+	defer s.calls.leave()
 	prefix := recordKey(kind, "")
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {

@@ -34,6 +34,10 @@ func requestKey(r *store.Request) []byte {
 
 // Request implements store.Jobs. It looks into every span that there is, which are a few.
 func (s *Store) Request(_ context.Context, id string) (store.Request, error) {
+	if err := s.calls.enter(); err != nil {
+		return store.Request{}, err
+	}
+	defer s.calls.leave()
 	first, last := s.spans.bounds()
 	for span := last; last > 0 && span >= first; span-- {
 		value, err := s.get(append(requestSpanKey(span), id...))
@@ -102,6 +106,10 @@ const expirePiece = 50_000
 
 // Expire implements store.Expirer. Runs of jobs that are old enough go with two range deletions, whatever their number.
 func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error) {
+	if err := s.calls.enter(); err != nil {
+		return 0, false, err
+	}
+	defer s.calls.leave()
 	s.expiring.Lock()
 	defer s.expiring.Unlock()
 	sweep := sweep{store: s, before: endedBefore}
@@ -113,16 +121,23 @@ func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time
 	if sweep.removed == 0 && !s.spans.anyBefore(limit) {
 		return 0, more, nil
 	}
+	// While lists are written anew no commit may add to them.
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	if err := sweep.lookAgain(); err != nil {
+		return 0, false, err
+	}
 	err = s.write(s.db.NewBatch(), func(batch *pebble.Batch) error {
 		w := writer{batch: batch}
 		sweep.write(&w)
 		w.deleteRange([]byte{requestPrefix}, requestSpanKey(limit))
 		return w.err
 	})
-	if err == nil {
-		s.spans.drop(limit)
+	if err != nil {
+		return 0, false, err
 	}
-	return sweep.removed, more, err
+	s.spans.drop(limit)
+	return sweep.removed, more, nil
 }
 
 // sweep is one call's work.
@@ -131,6 +146,7 @@ type sweep struct {
 	before  time.Time
 	runs    [][2]job.ID       // first and last of jobs that follow each other and all go
 	kept    storelog.Postings // the places in lists of jobs among those that go
+	live    []job.ID          // those of the kept ones that had not ended
 	last    job.ID            // the last one that was looked at
 	removed int
 }
@@ -153,7 +169,7 @@ func (w *sweep) collect(ctx context.Context) (more bool, err error) {
 			break
 		}
 		w.last = id
-		j, err := w.store.Job(ctx, w.last)
+		j, err := w.store.job(w.last)
 		switch {
 		case err == nil && j.State.Terminal() && j.Ended.Before(w.before):
 			w.removed++
@@ -167,6 +183,8 @@ func (w *sweep) collect(ctx context.Context) (more bool, err error) {
 			w.kept.Accept(&j)
 			if j.State.Terminal() {
 				w.kept.End(&j)
+			} else {
+				w.live = append(w.live, j.ID)
 			}
 		default:
 			w.store.logger.Error("a job that cannot be read is kept beyond its time", "job", w.last, "error", err)
@@ -174,6 +192,32 @@ func (w *sweep) collect(ctx context.Context) (more bool, err error) {
 		open = false
 	}
 	return more, errors.Join(ctx.Err(), it.Error(), it.Close())
+}
+
+// lookAgain finds the kept jobs that have ended meanwhile: their places in the lists of those that have ended are to stay.
+func (w *sweep) lookAgain() error {
+	for _, id := range w.live {
+		if _, unfinished := w.store.hot.Find(id); unfinished {
+			continue
+		}
+		accepted, err := w.store.get(jobKey(nil, id, partAccepted))
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue // it was set aside
+		}
+		if err != nil {
+			return err
+		}
+		state, err := w.store.ending(id)
+		if err != nil {
+			return err
+		}
+		j, err := storelog.Decode(id, accepted, state)
+		if err != nil {
+			return fmt.Errorf("job %s: %w", id, err)
+		}
+		w.kept.End(&j)
+	}
+	return nil
 }
 
 func (w *sweep) write(out *writer) {

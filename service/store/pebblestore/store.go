@@ -42,11 +42,14 @@ type Store struct {
 	failed atomic.Pointer[error] // the first failed write
 	broken chan struct{}         // closed with it
 
-	committing sync.Mutex // held by the one who changes jobs
-	hot        *storelog.Hot
-	term       uint64 // guarded by committing
-	expiring   sync.Mutex
-	spans      spans
+	committing    sync.Mutex // held by the one who changes jobs
+	hot           *storelog.Hot
+	term          uint64 // guarded by committing
+	expiring      sync.Mutex
+	spans         spans
+	damagedBlocks int // of the log of unfinished jobs, which no call of Unfinished has counted; guarded by committing
+
+	calls gate
 }
 
 // Open opens the store in dir, and makes it when there is none. The error says when another process has it open, when a
@@ -56,11 +59,14 @@ func Open(dir string, options Options) (*Store, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{logger: options.Logger, broken: make(chan struct{}), hot: storelog.NewHot()}
-	db, err := pebble.Open(dir, s.pebbleOptions(options))
+	db, err := s.openPebble(dir, s.pebbleOptions(options))
 	if err != nil {
 		return nil, explainOpen(dir, err)
 	}
 	s.db = db
+	if err := s.failed.Load(); err != nil {
+		return nil, errors.Join(explainOpen(dir, *err), db.Close())
+	}
 	for _, step := range []func() error{func() error { return s.checkFormat(dir) }, s.loadTerm, s.loadHot, s.loadSpans} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -73,8 +79,11 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 	if options.CacheBytes == 0 {
 		options.CacheBytes = defaultCacheBytes
 	}
+	if options.FS == nil {
+		options.FS = vfs.Default
+	}
 	p := &pebble.Options{
-		FS:                          options.FS,
+		FS:                          disk{options.FS, s},
 		CacheSize:                   options.CacheBytes,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: 4,
@@ -83,9 +92,8 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      pebbleLogger{s},
 	}
-	p.EventListener = &pebble.EventListener{BackgroundError: func(err error) {
-		s.logger.Error("the store failed in the background", "error", err)
-	}}
+	// Pebble tries again at once and for ever what fails in the background, and commits come to wait for it.
+	p.EventListener = &pebble.EventListener{BackgroundError: s.fail}
 	for i := range p.Levels {
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
 	}
@@ -114,13 +122,11 @@ func (s *Store) checkFormat(dir string) error {
 func (s *Store) Failed() <-chan struct{} { return s.broken }
 
 // Close implements store.Store.
-func (s *Store) Close() error { return s.db.Close() }
-
-// fail keeps the first failure: after it, what is on the disk is unknown until the store is opened again.
-func (s *Store) fail(err error) {
-	if s.failed.CompareAndSwap(nil, &err) {
-		close(s.broken)
+func (s *Store) Close() error {
+	if err := s.calls.close(); err != nil {
+		return err
 	}
+	return s.db.Close()
 }
 
 // write fills a batch and commits it durably.
@@ -168,6 +174,10 @@ func (s *Store) loadTerm() error {
 
 // Lead implements store.Leader.
 func (s *Store) Lead(context.Context) (uint64, error) {
+	if err := s.calls.enter(); err != nil {
+		return 0, err
+	}
+	defer s.calls.leave()
 	s.committing.Lock()
 	defer s.committing.Unlock()
 	term := s.term + 1
@@ -183,6 +193,10 @@ func (s *Store) Lead(context.Context) (uint64, error) {
 
 // Commit implements store.Committer.
 func (s *Store) Commit(_ context.Context, b *store.Batch) error {
+	if err := s.calls.enter(); err != nil {
+		return err
+	}
+	defer s.calls.leave()
 	jobs := len(b.Accepted) + len(b.Changed)
 	var block *storelog.Block
 	if jobs > 0 || b.Term != 0 {

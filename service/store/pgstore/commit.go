@@ -47,16 +47,21 @@ func (s *Store) loadHot(ctx context.Context) error {
 		return fmt.Errorf("reading the unfinished jobs: %w", err)
 	}
 	hot := storelog.NewHot()
+	s.damagedBlocks = 0
 	for _, b := range blocks {
 		if err := hot.Load(uint64(b.Number), b.Block); err != nil {
 			s.logger.Error("a record of unfinished jobs cannot be read and is set aside", "block", b.Number, "error", err)
 			if err := s.setAside(ctx, "unfinished", "number", b.Number); err != nil {
 				return err
 			}
+			s.damagedBlocks++
 		}
 	}
-	s.hot = hot
-	return nil
+	s.hot.Become(hot)
+	if s.damagedBlocks == 0 {
+		return nil
+	}
+	return s.endEnded(ctx)
 }
 
 // Commit implements store.Committer. While the database is away it waits and tries again; a commit of jobs that was written
@@ -140,8 +145,7 @@ const notLeader = "22012"
 func (s *Store) send(ctx context.Context, b *store.Batch, block *storelog.Block, gone int, term uint64) error {
 	batch := new(pgx.Batch)
 	if block != nil {
-		// The lock on the row keeps another server from taking the lead in the middle of this transaction.
-		batch.Queue("SELECT 1 / count(*) FROM (SELECT 1 FROM leadership WHERE term = $1 FOR SHARE) AS mine", int64(term))
+		queueLeadership(batch, term)
 	}
 	if len(b.Accepted)+len(b.Changed) > 0 {
 		queueJobs(batch, b)
@@ -169,7 +173,17 @@ func (s *Store) send(ctx context.Context, b *store.Batch, block *storelog.Block,
 	if batch.Len() == 0 {
 		return nil
 	}
-	err := s.commits.SendBatch(ctx, batch).Close()
+	return deposed(s.commits.SendBatch(ctx, batch).Close())
+}
+
+// queueLeadership makes a transaction fail unless the term is the last one. The lock on the row keeps another server from
+// taking the lead in the middle.
+func queueLeadership(batch *pgx.Batch, term uint64) {
+	batch.Queue("SELECT 1 / count(*) FROM (SELECT 1 FROM leadership WHERE term = $1 FOR SHARE) AS mine", int64(term))
+}
+
+// deposed translates the error of a transaction that began with queueLeadership.
+func deposed(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == notLeader {
 		return store.ErrDeposed

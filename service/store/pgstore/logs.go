@@ -29,7 +29,7 @@ func (s *Store) AppendLogs(ctx context.Context, chunks []store.Chunk, ends []sto
 	if batch.Len() == 0 {
 		return nil
 	}
-	return s.retry(ctx, "writing output", func() error { return s.logs.SendBatch(ctx, batch).Close() })
+	return s.retry(ctx, "writing output", func() error { return sendFresh(ctx, s.logs, batch) })
 }
 
 // readRows is how many chunks one statement reads at most.
@@ -47,6 +47,7 @@ func (s *Store) ReadLogs(ctx context.Context, ref store.LogRef, offset uint64, m
 	if err != nil {
 		return nil, err
 	}
+	maxBytes = max(maxBytes, 1)
 	for bytes := 0; bytes < maxBytes; {
 		page, err := s.chunks(ctx, ref, from)
 		if err != nil || len(page) == 0 {

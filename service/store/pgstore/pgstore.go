@@ -38,6 +38,9 @@ type Store struct {
 	committing sync.Mutex // held by the one who changes jobs
 	hot        *storelog.Hot
 	term       uint64 // of this server's lead; guarded by committing
+	// damagedBlocks of the log of unfinished jobs were set aside and no call of Unfinished has counted them; guarded by committing
+	damagedBlocks int
+	expiring      sync.Mutex
 }
 
 // Open connects to the database that the URL names and brings its tables up to date. The error says what stands in the way:

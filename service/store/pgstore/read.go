@@ -37,6 +37,27 @@ func decode(row *stored, state []byte, unfinished bool) (job.Job, error) {
 	return job.Job{}, errNoState
 }
 
+// decode is as the function decode, but a job of which nothing says how it stands is looked for again: its commit may be under
+// way, because what it wrote is seen before it is over here.
+func (s *Store) decode(ctx context.Context, row *stored, state []byte, unfinished bool) (job.Job, error) {
+	j, err := decode(row, state, unfinished)
+	if !errors.Is(err, errNoState) {
+		return j, err
+	}
+	s.committing.Lock()
+	leads := s.term != 0
+	state, unfinished = s.hot.Find(row.ID)
+	s.committing.Unlock()
+	if !leads {
+		return j, err // only the one who leads knows the unfinished jobs
+	}
+	readErr := s.rows(ctx, []job.ID{row.ID}, func(row *stored) { j, err = decode(row, state, unfinished) })
+	if readErr != nil {
+		return job.Job{}, readErr
+	}
+	return j, err
+}
+
 // rows reads jobs by their ids, which must grow, and calls visit for those that are there.
 func (s *Store) rows(ctx context.Context, ids []job.ID, visit func(*stored)) error {
 	for piece := range slices.Chunk(ids, pieceSize) {
@@ -68,7 +89,7 @@ func (s *Store) Job(ctx context.Context, id job.ID) (job.Job, error) {
 	// First whether it is unfinished: a job that ends meanwhile is then found as ended.
 	state, unfinished := s.hot.Find(id)
 	j, err := job.Job{}, job.NotFound(id.String())
-	readErr := s.rows(ctx, []job.ID{id}, func(row *stored) { j, err = decode(row, state, unfinished) })
+	readErr := s.rows(ctx, []job.ID{id}, func(row *stored) { j, err = s.decode(ctx, row, state, unfinished) })
 	switch {
 	case readErr != nil:
 		return job.Job{}, fmt.Errorf("reading job %s: %w", id, readErr)
@@ -88,7 +109,7 @@ func (s *Store) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job))
 	}
 	return s.rows(ctx, ids, func(row *stored) {
 		state, unfinished := states[row.ID]
-		j, err := decode(row, state, unfinished)
+		j, err := s.decode(ctx, row, state, unfinished)
 		if err != nil {
 			s.logger.Error("a job cannot be read", "job", job.ID(row.ID), "error", err)
 			return
@@ -105,13 +126,18 @@ func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int,
 	next := 0
 	skipTo := func(id job.ID) { // ids that have no row
 		for ; next < len(ids) && ids[next] != id; next++ {
-			damaged = append(damaged, ids[next])
+			if _, unfinished := s.hot.Find(ids[next]); unfinished {
+				damaged = append(damaged, ids[next])
+			}
 		}
 	}
 	err := s.rows(ctx, ids, func(row *stored) {
 		skipTo(row.ID)
 		next++
 		state, unfinished := s.hot.Find(row.ID)
+		if !unfinished || row.Ended != nil {
+			return // it has ended meanwhile
+		}
 		j, err := decode(row, state, unfinished)
 		if err != nil {
 			s.logger.Error("an unfinished job cannot be read and is set aside", "job", job.ID(row.ID), "error", err)
@@ -124,35 +150,71 @@ func (s *Store) Unfinished(ctx context.Context, visit func(job.Job) error) (int,
 		return 0, err
 	}
 	skipTo(job.ID{})
-	return len(damaged), s.quarantineJobs(ctx, damaged)
+	blocks, err := s.quarantineJobs(ctx, damaged)
+	return len(damaged) + blocks, err
 }
 
-// quarantineJobs moves the records of unfinished jobs that cannot be read to where nothing looks, but a person can.
-func (s *Store) quarantineJobs(ctx context.Context, ids []job.ID) error {
-	if len(ids) == 0 {
-		return nil
-	}
+// quarantineJobs moves the records of unfinished jobs that cannot be read to where nothing looks, but a person can. It returns
+// how many blocks of the log of unfinished jobs were set aside before.
+func (s *Store) quarantineJobs(ctx context.Context, ids []job.ID) (blocks int, err error) {
 	s.committing.Lock()
 	defer s.committing.Unlock()
+	blocks, s.damagedBlocks = s.damagedBlocks, 0
+	if len(ids) == 0 {
+		return blocks, nil
+	}
+	for _, id := range ids {
+		if err := s.setAside(ctx, "jobs", "id", [16]byte(id)); err != nil {
+			return 0, err
+		}
+	}
+	return blocks, s.end(ctx, ids)
+}
+
+// end notes in the log of unfinished jobs that jobs are none.
+func (s *Store) end(ctx context.Context, ids []job.ID) error {
 	block := storelog.NewBlock(len(ids))
 	for _, id := range ids {
 		block.End(id)
-		if err := s.setAside(ctx, "jobs", "id", [16]byte(id)); err != nil {
-			return err
-		}
 	}
-	if _, err := s.commits.Exec(ctx, "INSERT INTO unfinished (number, block) VALUES ($1, $2)", int64(s.hot.Next()), block.Bytes()); err != nil {
+	err := s.retry(ctx, "writing which jobs are unfinished", func() error {
+		batch := new(pgx.Batch)
+		queueLeadership(batch, s.term)
+		batch.Queue("INSERT INTO unfinished (number, block) VALUES ($1, $2) ON CONFLICT DO NOTHING", int64(s.hot.Next()), block.Bytes())
+		return deposed(s.commits.SendBatch(ctx, batch).Close())
+	})
+	if err == nil {
+		s.hot.Apply(block)
+	}
+	return err
+}
+
+// endEnded ends those jobs whose end is recorded and which the log has as unfinished, because the block that said so cannot be
+// read.
+func (s *Store) endEnded(ctx context.Context) error {
+	var ended []job.ID
+	err := s.rows(ctx, s.hot.IDs(), func(row *stored) {
+		if row.Ended != nil {
+			ended = append(ended, row.ID)
+		}
+	})
+	if err != nil || len(ended) == 0 {
 		return err
 	}
-	s.hot.Apply(block)
-	return nil
+	return s.end(ctx, ended)
 }
 
 // setAside moves a row away. table and column are ours.
 func (s *Store) setAside(ctx context.Context, table, column string, key any) error {
 	value := map[string]string{"jobs": "accepted", "unfinished": "block"}[table]
-	_, err := s.commits.Exec(ctx, fmt.Sprintf(`WITH gone AS (DELETE FROM %[1]s WHERE %[2]s = $1 RETURNING %[2]s, %[3]s)
-		INSERT INTO quarantine (origin, key, value) SELECT '%[1]s', %[2]s::text::bytea, %[3]s FROM gone`, table, column, value), key)
+	statement := fmt.Sprintf(`WITH gone AS (DELETE FROM %[1]s WHERE %[2]s = $1 RETURNING %[2]s, %[3]s)
+		INSERT INTO quarantine (origin, key, value) SELECT '%[1]s', %[2]s::text::bytea, %[3]s FROM gone`, table, column, value)
+	err := s.retry(ctx, "setting a damaged row aside", func() error {
+		batch := new(pgx.Batch)
+		queueLeadership(batch, s.term)
+		batch.Queue(statement, key)
+		return deposed(s.commits.SendBatch(ctx, batch).Close())
+	})
 	if err != nil {
 		return fmt.Errorf("setting a damaged row of %s aside: %w", table, err)
 	}

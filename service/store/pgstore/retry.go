@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -41,9 +43,23 @@ func (s *Store) retry(ctx context.Context, what string, do func() error) error {
 	}
 }
 
+// sendFresh sends a copy of a batch, so that it can be sent again: pgx notes in a batch the names that its statements have on
+// one connection, and another connection does not know them.
+func sendFresh(ctx context.Context, pool *pgxpool.Pool, batch *pgx.Batch) error {
+	fresh := new(pgx.Batch)
+	for _, q := range batch.QueuedQueries {
+		fresh.Queue(q.SQL, q.Arguments...)
+	}
+	return pool.SendBatch(ctx, fresh).Close()
+}
+
 // isAway reports whether an error is about the connection or a server that is starting, stopping or full, and not about
 // what was asked.
 func isAway(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) { // also when it takes too long, which is no deadline of the caller
+		return !isRefusal(connect)
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
@@ -57,9 +73,7 @@ func isAway(err error) bool {
 		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "57P")
 	}
 	var network net.Error
-	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) && !isRefusal(connect) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "conn closed")
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "conn closed")
 }
 
 // isRefusal reports whether the server answered and said no for good: a wrong password, no such database.

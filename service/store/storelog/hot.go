@@ -144,6 +144,14 @@ func (h *Hot) Load(number uint64, block []byte) error {
 	return nil
 }
 
+// Become takes over all that another log knows, which is not used any more.
+func (h *Hot) Become(other *Hot) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.where, h.states = other.where, other.states
+	h.first, h.blocks, h.entries = other.first, other.blocks, other.entries
+}
+
 // Next is the number of the block that the next commit writes.
 func (h *Hot) Next() uint64 { return h.first + uint64(len(h.blocks)) }
 

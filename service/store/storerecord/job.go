@@ -171,6 +171,9 @@ func addStepStatus(j *job.Job, b []byte) error {
 		}
 		return err
 	})
+	if len(j.Steps) == job.MaxSteps {
+		return errCut // a record of a few kilobytes would become megabytes
+	}
 	j.Steps = append(j.Steps, s)
 	return err
 }

@@ -68,12 +68,7 @@ func message(b []byte, visit func(num protowire.Number, v value) error) error {
 	return nil
 }
 
-func (v value) time() time.Time {
-	if v.number == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, int64(v.number)).UTC()
-}
+func (v value) time() time.Time { return time.Unix(0, int64(v.number)).UTC() }
 
 func (v value) duration() time.Duration { return time.Duration(v.number) }
 func (v value) int32() int32            { return int32(v.number) }

@@ -112,6 +112,9 @@ func addStep(spec *job.Spec, b []byte) error {
 		}
 		return err
 	})
+	if len(spec.Steps) == job.MaxSteps {
+		return errCut
+	}
 	spec.Steps = append(spec.Steps, s)
 	return err
 }

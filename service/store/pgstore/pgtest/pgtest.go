@@ -26,6 +26,8 @@ type Server struct {
 	cmd  *exec.Cmd
 	dir  string
 	logs string
+	bin  string // folder of PostgreSQL's programs
+	port string
 }
 
 // Start returns the server that HODEI_TEST_POSTGRES names, or starts the one that is installed in a temporary folder, or
@@ -42,9 +44,11 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, logs: filepath.Join(dir, "log")}
-	if err := s.start(bin); err != nil {
-		return nil, errors.Join(err, s.Stop())
+	s := &Server{dir: dir, logs: filepath.Join(dir, "log"), bin: bin}
+	for _, step := range []func() error{s.initialize, s.run} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, s.Stop())
+		}
 	}
 	return s, nil
 }
@@ -89,35 +93,43 @@ func version(initdb string) int {
 	return n
 }
 
-// start makes a cluster and runs it on a free port of the loopback.
-func (s *Server) start(bin string) error {
+// initialize makes a cluster and chooses a free port of the loopback for it.
+func (s *Server) initialize() error {
 	attributes, err := asAnotherUser(s.dir)
 	if err != nil {
 		return err
 	}
-	data := filepath.Join(s.dir, "data")
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "hodei", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
+	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "hodei", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
 	initdb.Dir, initdb.SysProcAttr = s.dir, attributes
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("making a database cluster: %w\n%s", err, out)
 	}
-	port, err := freePort()
+	s.port, err = freePort()
+	s.URL = "postgres://hodei@127.0.0.1:" + s.port + "/postgres?sslmode=disable"
+	return err
+}
+
+// data is the folder of the cluster.
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// run starts the cluster and waits until it takes connections.
+func (s *Server) run() error {
+	attributes, err := asAnotherUser(s.dir)
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(s.logs)
+	log, err := os.OpenFile(s.logs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close() //nolint:errcheck // the server has its own handle
-	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-h", "127.0.0.1", "-p", port,
+	s.cmd = exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-h", "127.0.0.1", "-p", s.port,
 		"-c", "max_connections=300", "-c", "max_wal_size=4GB", "-c", "checkpoint_timeout=15min")
 	s.cmd.Dir, s.cmd.SysProcAttr, s.cmd.Stdout, s.cmd.Stderr = s.dir, attributes, log, log
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("starting PostgreSQL: %w", err)
 	}
-	s.URL = "postgres://hodei@127.0.0.1:" + port + "/postgres?sslmode=disable"
-	return s.awaitReady(exec.Command(filepath.Join(bin, "pg_isready"), "-h", "127.0.0.1", "-p", port))
+	return s.awaitReady(exec.Command(filepath.Join(s.bin, "pg_isready"), "-h", "127.0.0.1", "-p", s.port))
 }
 
 // asAnotherUser lets PostgreSQL, which refuses to run as root, run as somebody else.
@@ -161,6 +173,18 @@ func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
 func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Crash stops the server at once, without a checkpoint; Restart starts it again, and it recovers.
+func (s *Server) Crash() error {
+	if err := s.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+		return err
+	}
+	_ = s.cmd.Wait() // that it was told to end is no news
+	return nil
+}
+
+// Restart ends a Crash.
+func (s *Server) Restart() error { return s.run() }
 
 // Owned reports whether the server was started by Start, and may be stopped and killed.
 func (s *Server) Owned() bool { return s.cmd != nil }

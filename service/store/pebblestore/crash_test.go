@@ -1,0 +1,95 @@
+package pebblestore_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+)
+
+// crash is a disk as it was when the power failed, and what had been acknowledged until then.
+type crash struct {
+	disk                vfs.FS
+	committed, appended int
+}
+
+// After the loss of power at any moment (before any operation on the disk, also while the store is opened or closed), with
+// none, some or all of what was not synced, every acknowledged fact is there and exact, and of the batch that was being
+// written there is all or nothing.
+func TestWhatWasAcknowledgedSurvivesTheLossOfPower(t *testing.T) {
+	t.Parallel()
+	for _, kept := range []int{0, 50, 100} {
+		t.Run(fmt.Sprintf("%d%% of unsynced data", kept), func(t *testing.T) {
+			t.Parallel()
+			h := history{padding: 5000}
+			crashes := crashesOf(t, h, kept)
+			if len(crashes) < 20 {
+				t.Errorf("there were only %d crashes", len(crashes))
+			}
+			for _, c := range crashes {
+				s := openAt(t, "data", c.disk)
+				if err := h.checkAfterCrash(t.Context(), s, c.committed, c.appended); err != nil {
+					t.Fatalf("after %d commits: %.2000v", c.committed, err)
+				}
+				k, err := h.last(t.Context(), s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := h.write(t.Context(), s, k+1); err != nil { // and it goes on from there
+					t.Fatal(err)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// crashesOf writes a history and lets the power fail now and then.
+func crashesOf(t *testing.T, h history, kept int) []crash {
+	t.Helper()
+	const rounds, perRound = 3, 40
+	disk := vfs.NewCrashableMem()
+	var committed, appended atomic.Int64
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(uint64(kept), 1))
+	var crashes []crash
+	fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if random.IntN(30) == 0 {
+			// What is acknowledged from here on may be on the disk or not.
+			c := crash{committed: int(committed.Load()), appended: int(appended.Load())}
+			c.disk = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: random})
+			crashes = append(crashes, c)
+		}
+		return nil
+	}))
+	for round := range rounds {
+		s := openAt(t, "data", fs)
+		for k := round*perRound + 1; k <= (round+1)*perRound; k++ {
+			if err := s.Commit(t.Context(), h.batch(k)); err != nil {
+				t.Fatal(err)
+			}
+			committed.Store(int64(k))
+			if err := s.AppendLogs(t.Context(), outputOf(k), nil); err != nil {
+				t.Fatal(err)
+			}
+			appended.Store(int64(k))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return crashes
+}
