@@ -5,8 +5,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -77,15 +75,7 @@ func (p *proxy) cut() {
 // SEED repeats a run.
 func TestConnectionsCutWhileJobsWrite(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(seed(t), 0))
 	w := newWorld(t)
 	direct := w.url
 	p := newProxy(t, strings.TrimPrefix(w.url, "https://"))

@@ -54,9 +54,21 @@ type daemon struct {
 
 func startDaemon(t *testing.T, env []string, name string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{cmd: exec.Command(program(t, name), args...), output: new(safeBuffer), exited: make(chan struct{})}
+	d := prepare(program(t, name), args...)
 	d.cmd.Env = append(os.Environ(), env...)
+	d.start(t)
+	return d
+}
+
+// prepare makes a daemon that is not started yet.
+func prepare(path string, args ...string) *daemon {
+	d := &daemon{cmd: exec.Command(path, args...), output: new(safeBuffer), exited: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
+	return d
+}
+
+func (d *daemon) start(t *testing.T) {
+	t.Helper()
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +79,9 @@ func startDaemon(t *testing.T, env []string, name string, args ...string) *daemo
 	t.Cleanup(func() {
 		d.kill()
 		if t.Failed() {
-			t.Logf("%s wrote:\n%s", name, d.output)
+			t.Logf("%s wrote:\n%s", filepath.Base(d.cmd.Path), d.output)
 		}
 	})
-	return d
 }
 
 func (d *daemon) kill() {
@@ -137,7 +148,13 @@ type world struct {
 
 func newWorld(t *testing.T, options ...string) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), options: options}
+	return newWorldIn(t, t.TempDir(), options...)
+}
+
+// newWorldIn starts a server with its data in a folder.
+func newWorldIn(t *testing.T, dir string, options ...string) *world {
+	t.Helper()
+	w := &world{t: t, dir: dir, options: options}
 	w.start("127.0.0.1:0")
 	return w
 }

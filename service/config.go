@@ -23,6 +23,9 @@ type Config struct {
 	KeepEnded time.Duration
 	// MaxUnfinishedJobs bounds the queue; beyond it submits are refused. Default 1,000,000.
 	MaxUnfinishedJobs int
+	// DiskReserve is how many bytes the disk of the embedded store keeps free: below it, new jobs are refused and output waits
+	// with the agents. Default 256 MiB, or a tenth of a disk that is smaller than ten times that; negative: none.
+	DiskReserve int64
 	// Version is shown in logs and telemetry.
 	Version string
 	// Logger takes the server's log. Default: none.

@@ -53,6 +53,7 @@ func (s *Server) snapshot(ctx context.Context) (telemetry.Snapshot, error) {
 	for state := job.Blocked; !state.Terminal(); state++ {
 		out.QueueSize[state.String()] = int64(overview.ByState[state])
 	}
+	out.DiskFree, out.DiskReserve = s.disk.state()
 	for i := range overview.Workers {
 		w := &overview.Workers[i]
 		if !w.Connected {

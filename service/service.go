@@ -33,6 +33,8 @@ const (
 	busEvents = 16_384
 	// drainTime is how long agents have to leave by themselves when the server stops.
 	drainTime = 2 * time.Second
+	// storeFolder is where in the data folder the embedded store lies.
+	storeFolder = "store"
 	// reconnectAfter is how long agents wait before they try again.
 	reconnectAfter = time.Second
 )
@@ -48,6 +50,7 @@ type Server struct {
 	fleet     *fleet.Fleet
 	logs      *logs.Service
 	telemetry *telemetry.Telemetry
+	disk      *diskGuard // nil: the store is not on a disk of this server, or is not watched
 	api, ops  *http.Server
 	listener  net.Listener
 	opsListen net.Listener // nil: none
@@ -90,10 +93,12 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.tokens = identity.NewTokens(s.store, time.Now)
 	s.logs = logs.New(s.store, metrics, s.config.Logger)
+	s.watchDisk()
 	s.fleet = fleet.New(s.logs, s.config.Logger)
 	s.jobs, err = orchestrator.Open(ctx, orchestrator.Config{
 		Store: s.store, Bus: bus.New(busEvents), Dispatcher: s.fleet, Metrics: metrics, Logger: s.config.Logger,
 		Clock: time.Now, NewJobID: newJobID, MaxUnfinished: s.config.MaxUnfinishedJobs, Lease: s.config.Lease,
+		Admit: s.disk.admit,
 	})
 	if err != nil {
 		return err
@@ -108,7 +113,7 @@ func (s *Server) build(ctx context.Context) error {
 // openStore opens the store that the configuration names: in the data folder, or in a database.
 func (s *Server) openStore(ctx context.Context) error {
 	if s.config.Store == "" || s.config.Store == EmbeddedStore {
-		db, err := pebblestore.Open(filepath.Join(s.config.DataDir, "store"), pebblestore.Options{Logger: s.config.Logger})
+		db, err := pebblestore.Open(filepath.Join(s.config.DataDir, storeFolder), pebblestore.Options{Logger: s.config.Logger})
 		if err != nil {
 			return err
 		}
@@ -116,7 +121,8 @@ func (s *Server) openStore(ctx context.Context) error {
 		return nil
 	}
 	if !strings.HasPrefix(s.config.Store, "postgres://") && !strings.HasPrefix(s.config.Store, "postgresql://") {
-		return fmt.Errorf("the store %q is neither %q nor the URL of a PostgreSQL database; set --store", s.config.Store, EmbeddedStore)
+		kind, _, _ := strings.Cut(s.config.Store, "://") // what follows may have a password
+		return fmt.Errorf("the store %q is neither %q nor the URL of a PostgreSQL database; set --store", kind, EmbeddedStore)
 	}
 	db, err := pgstore.Open(ctx, s.config.Store, pgstore.Options{Logger: s.config.Logger})
 	if err != nil {
@@ -124,6 +130,18 @@ func (s *Server) openStore(ctx context.Context) error {
 	}
 	s.store = db
 	return nil
+}
+
+// watchDisk begins to look at the disk of the embedded store.
+func (s *Server) watchDisk() {
+	if s.failed == nil || s.config.DiskReserve < 0 {
+		return
+	}
+	s.disk = &diskGuard{
+		dir: filepath.Join(s.config.DataDir, storeFolder), reserve: s.config.DiskReserve,
+		look: lookAtDisk, pause: s.logs.Pause, logger: s.config.Logger,
+	}
+	s.disk.check()
 }
 
 func (s *Server) serveHandlers() error {
@@ -213,8 +231,8 @@ func (s *Server) Run(ctx context.Context) error {
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngine()
 	var parts errgroup.Group
-	fatal := make(chan error, 3)
-	for _, part := range []func(context.Context) error{s.jobs.Run, s.logs.Run, s.expire} {
+	fatal := make(chan error, 4)
+	for _, part := range []func(context.Context) error{s.jobs.Run, s.logs.Run, s.expire, s.disk.run} {
 		parts.Go(func() error {
 			err := part(engine)
 			if err != nil {
@@ -241,7 +259,10 @@ func (s *Server) Run(ctx context.Context) error {
 	s.config.Logger.Info("server ready", "url", s.URL(), "operations", s.OpsURL(), "data", s.config.DataDir, "version", s.config.Version)
 	err := group.Wait()
 	stopEngine()
-	return errors.Join(err, parts.Wait(), s.Close())
+	if failed := parts.Wait(); !errors.Is(err, failed) { // else it is why the server stops
+		err = errors.Join(err, failed)
+	}
+	return errors.Join(err, s.Close())
 }
 
 func serve(run func() error) error {

@@ -14,6 +14,7 @@ import (
 func newServer() *cobra.Command {
 	var config service.Config
 	var format, level string
+	var reserveMiB int64
 	cmd := &cobra.Command{
 		Use:   "server",
 		Short: "Run a server",
@@ -28,6 +29,7 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 				return err
 			}
 			config.Version = version
+			config.DiskReserve = reserveMiB << 20
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			tuneServerMemory()
@@ -47,6 +49,8 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 	flags.StringVar(&config.Store, "store", service.EmbeddedStore, "where jobs are kept: pebble, in the data folder, or postgres://...")
 	flags.DurationVar(&config.KeepEnded, "keep-ended", 0, "how long jobs and their logs are kept after their end (default 720h)")
 	flags.IntVar(&config.MaxUnfinishedJobs, "max-unfinished-jobs", 0, "refuse submits beyond this many (default 1000000)")
+	flags.Int64Var(&reserveMiB, "disk-reserve", 0,
+		"MiB to keep free on the disk: below, new jobs and output wait (default 256, or a tenth of a small disk; -1 for none)")
 	addLogFlags(cmd, &format, &level)
 	return cmd
 }

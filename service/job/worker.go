@@ -22,7 +22,8 @@ type Worker struct {
 	Slots         int32 // how many attempts it runs at the same time
 	AgentVersion  string
 	BootID        string // of the agent's present life
-	Session       uint64 // of its present or last connection
+	Session       uint64 // of its present or last connection, as the server counts them
+	Dial          uint64 // the same as the agent counts them in its present life; 0: it does not say
 	Connected     bool
 	Draining      bool // on an operator's or the agent's wish
 	Lost          bool

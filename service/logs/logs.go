@@ -33,6 +33,7 @@ type Service struct {
 	mu      sync.Mutex
 	pending []*Append
 	closed  error
+	held    map[store.LogRef]uint64 // during a pause, how far what waits for its end goes; nil: there is none
 	ready   chan struct{}
 	heads   map[store.LogRef]*head
 }
@@ -77,6 +78,9 @@ func (s *Service) Append(a *Append) error {
 	if s.closed != nil {
 		return s.closed
 	}
+	if s.held != nil {
+		s.hold(a)
+	}
 	s.pending = append(s.pending, a)
 	select {
 	case s.ready <- struct{}{}:
@@ -104,16 +108,47 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
+// Pause stops the writing of what is appended, or lets it go on. Meanwhile appends wait and are not acknowledged, so that
+// agents keep what they have sent and stop when their window is full.
+func (s *Service) Pause(paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = nil
+	if paused {
+		s.held = make(map[store.LogRef]uint64)
+	}
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// hold forgets the bytes that an agent, which connected again during a pause, sends once more: they are in the queue
+// already, and a long pause must not fill the memory with them. An agent sends each log without gaps.
+func (s *Service) hold(a *Append) {
+	for i := range a.Chunks {
+		c := &a.Chunks[i]
+		if end := c.Offset + uint64(len(c.Data)); end > s.held[c.Ref] {
+			s.held[c.Ref] = end
+		} else {
+			c.Data = nil
+		}
+	}
+}
+
 func (s *Service) close(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed, s.pending = err, nil
 }
 
-// take returns the next appends, as many as fit into one commit.
+// take returns the next appends, as many as fit into one commit; none during a pause.
 func (s *Service) take() []*Append {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.held != nil {
+		return nil
+	}
 	n, bytes := 0, 0
 	for n < len(s.pending) && bytes < maxBatchBytes {
 		for i := range s.pending[n].Chunks {

@@ -205,3 +205,57 @@ func TestFailedAppendIsNotAcknowledged(t *testing.T) {
 		t.Errorf("an append after the end gave %v", err)
 	}
 }
+
+// A pause holds output back without an acknowledgement, and what an agent sends again meanwhile is there once.
+func TestPausedOutputWaitsAndIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c, stop := newService(t)
+		defer stop()
+		send(t, s, []store.Chunk{chunk(0, "one")})
+		s.Pause(true)
+		acks := make(chan []logs.Ack, 3)
+		appends := []*logs.Append{
+			{Chunks: []store.Chunk{chunk(3, "two"), chunk(6, "three")}},
+			{Chunks: []store.Chunk{chunk(3, "two"), chunk(6, "three")}}, // of a new session
+			{Chunks: []store.Chunk{chunk(11, "four")}, Ends: []store.LogEnd{{Ref: ref, Bytes: 15}}},
+		}
+		for _, a := range appends {
+			a.Done = func(a []logs.Ack) { acks <- a }
+			if err := s.Append(a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if len(acks) > 0 || c.bytes != 3 {
+			t.Errorf("during the pause %d bytes were stored and %d appends acknowledged", c.bytes, len(acks))
+		}
+		if got := string(readAll(t, s)); got != "one" {
+			t.Errorf("during the pause readers see %q", got)
+		}
+		if again := appends[1].Chunks; again[0].Data != nil || again[1].Data != nil {
+			t.Error("bytes that were sent again are kept twice")
+		}
+		s.Pause(false)
+		for range appends {
+			if ack := <-acks; ack[0].Offset != 15 || !ack[0].Ended {
+				t.Errorf("after the pause the acknowledgement is %+v", ack)
+			}
+		}
+		if got := string(readAll(t, s)); got != "onetwothreefour" {
+			t.Errorf("after the pause readers see %q", got)
+		}
+	})
+}
+
+func TestServiceStopsDuringAPause(t *testing.T) {
+	t.Parallel()
+	s, _, stop := newService(t)
+	s.Pause(true)
+	acknowledged := func([]logs.Ack) { t.Error("bytes that were not stored were acknowledged") }
+	if err := s.Append(&logs.Append{Chunks: []store.Chunk{chunk(0, "x")}, Done: acknowledged}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+}

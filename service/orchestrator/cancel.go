@@ -17,9 +17,9 @@ type cancel struct {
 }
 
 func (c *cancel) apply(s *state, now time.Time) {
-	e := s.find(c.id)
-	if e == nil {
-		c.err = job.NotFound(c.id.String())
+	e, err := s.find(c.id)
+	if err != nil {
+		c.err = err
 		return
 	}
 	c.job = e.job

@@ -51,7 +51,7 @@ type Metrics interface {
 	Commit(d time.Duration, jobs int)
 }
 
-// Config is what an Orchestrator is made of. All fields but the limits are required.
+// Config is what an Orchestrator is made of. All fields but Admit and the limits are required.
 type Config struct {
 	Store      Store
 	Bus        *bus.Bus
@@ -60,6 +60,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Clock      func() time.Time
 	NewJobID   func(after job.ID) job.ID // a larger id
+	Admit      func() error              // why no new jobs are taken now; called by the reactor, so it must be quick; nil: they always are
 
 	MaxUnfinished int           // how many jobs may be unfinished; 0: 1,000,000
 	Lease         time.Duration // how long a worker may be silent; 0: 15 s

@@ -37,13 +37,17 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 func (o *Orchestrator) turn(ctx context.Context, batch []command) error {
 	s, now := o.state, o.config.Clock()
 	s.now = now
-	s.tick(now)
+	if err := s.tick(now); err != nil {
+		return unreadable(err)
+	}
 	for _, c := range batch {
 		c.apply(s, now)
 	}
+	s.settleMissed(now)
+	s.checkLeases(now) // after what has been said meanwhile
 	rejections, scheduled, err := s.place()
 	if err != nil {
-		return fmt.Errorf("the store cannot be read, so the server stops: %w", err)
+		return unreadable(err)
 	}
 	writes := s.collect()
 	if !writes.Empty() {
@@ -66,15 +70,19 @@ func (o *Orchestrator) turn(ctx context.Context, batch []command) error {
 	return nil
 }
 
+func unreadable(err error) error {
+	return fmt.Errorf("the store cannot be read, so the server stops: %w", err)
+}
+
 // publish lets out the effects of a commit: orders to workers, then events.
 func (o *Orchestrator) publish(writes *store.Batch) {
 	s := o.state
-	for id, w := range s.workers {
-		if len(w.orders) > 0 {
-			o.config.Dispatcher.Assign(id, w.orders)
-			w.orders = nil // the dispatcher owns them now
-		}
+	for _, w := range s.ordering {
+		o.config.Dispatcher.Assign(w.ID, w.orders)
+		w.orders = nil // the dispatcher owns them now
 	}
+	clear(s.ordering)
+	s.ordering = s.ordering[:0]
 	for _, c := range s.cancels {
 		o.config.Dispatcher.Cancel(c.worker, c.ref, c.step, c.force)
 	}

@@ -282,7 +282,7 @@ func TestSilentWorkerIsLostAndItsJobsEndOrRunAgain(t *testing.T) {
 		if s := r.state(t, once.ID); s != job.Assigned {
 			t.Fatalf("with heartbeats the job is %s", s)
 		}
-		time.Sleep(20 * time.Second)
+		time.Sleep(25 * time.Second)
 		if s := r.state(t, once.ID); s != job.Lost {
 			t.Errorf("a job that may run once is %s", s)
 		}

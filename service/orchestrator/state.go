@@ -30,9 +30,12 @@ type state struct {
 	logger        *slog.Logger
 	newJobID      func(after job.ID) job.ID
 	newest        job.ID // the largest id
+	admit         func() error
 	lease         time.Duration
 	maxUnfinished int
 	now           time.Time // of the turn under way
+	looked        time.Time // when leases were looked at last
+	hearing       time.Time // since when workers can be heard; leases run out no earlier than if they had begun then
 	term, epoch   uint64    // epoch is the last one that was given out; its upper half is the term
 
 	// What the batch under way does. Emptied by collect and release.
@@ -40,6 +43,8 @@ type state struct {
 	newRequest map[string]store.Request
 	ends       []store.LogEnd
 	records    []store.Record
+	missed     []missed
+	ordering   []*worker // that have orders
 	cancels    []cancelOrder
 	submitted  int
 	stale      int
@@ -61,6 +66,7 @@ type worker struct {
 	job.Worker
 	entries []*entry
 	orders  []Assignment // that go out after the commit
+	open    bool         // its session lasts, as far as is known; also while it counts as lost
 }
 
 // cancelOrder is a cancel that goes out after the commit.
@@ -81,11 +87,14 @@ type ending struct {
 const keepBytes = 12 << 20
 
 func newState(config Config) *state {
+	if config.Admit == nil {
+		config.Admit = func() error { return nil }
+	}
 	return &state{
 		jobs: make(map[job.ID]*entry), backlog: scheduler.NewBacklog(), workers: make(map[job.WorkerID]*worker),
 		drained: make(map[job.WorkerID]bool), newRequest: make(map[string]store.Request), endings: make(map[ending]int),
 		store: config.Store, logger: config.Logger,
-		newJobID: config.NewJobID, lease: config.Lease, maxUnfinished: config.MaxUnfinished,
+		newJobID: config.NewJobID, admit: config.Admit, lease: config.Lease, maxUnfinished: config.MaxUnfinished,
 	}
 }
 
@@ -109,17 +118,20 @@ func (s *state) add(j job.Job) *entry {
 	return e
 }
 
-// find returns an unfinished job, from memory or from the store; nil when there is none. One that ends in the batch under
-// way is still found.
-func (s *state) find(id job.ID) *entry {
+// find returns an unfinished job, from memory or from the store; CodeNotFound when there is none. One that ends in the batch
+// under way is still found.
+func (s *state) find(id job.ID) (*entry, error) {
 	if e := s.jobs[id]; e != nil {
-		return e
+		return e, nil
 	}
 	j, err := s.store.Job(context.Background(), id)
-	if err != nil || j.State.Terminal() {
-		return nil
+	switch {
+	case err != nil:
+		return nil, err
+	case j.State.Terminal():
+		return nil, job.NotFound(id.String())
 	}
-	return s.bring(j)
+	return s.bring(j), nil
 }
 
 // bring takes a waiting job from the store into memory.
@@ -129,9 +141,9 @@ func (s *state) bring(j job.Job) *entry {
 	return e
 }
 
-// letGo forgets a waiting job that came from the store only to be looked at.
+// letGo forgets a job that came from the store only to be looked at.
 func (s *state) letGo(e *entry) {
-	if !e.dirty && e.kept == 0 && e.job.State.Waiting() {
+	if !e.dirty && e.kept == 0 && !e.job.State.OnWorker() {
 		delete(s.jobs, e.job.ID)
 	}
 }
@@ -202,12 +214,16 @@ func (s *state) leave(e *entry) {
 	s.unsettled = true
 }
 
-// tick does what the passing of time calls for.
-func (s *state) tick(now time.Time) {
-	for _, id := range s.delayed.due(now) {
-		e := s.find(id)
+// tick makes jobs ready whose time has come.
+func (s *state) tick(now time.Time) error {
+	due := s.delayed.due(now)
+	if err := s.fetch(due); err != nil {
+		return err
+	}
+	for _, id := range due {
+		e := s.jobs[id]
 		if e == nil {
-			continue // canceled
+			continue // it cannot be read
 		}
 		if e.job.State == job.Delayed && !e.job.NextAttempt.After(now) { // else delayed anew
 			if ready, err := e.job.Ready(); err == nil {
@@ -216,7 +232,7 @@ func (s *state) tick(now time.Time) {
 		}
 		s.letGo(e)
 	}
-	s.checkLeases(now)
+	return nil
 }
 
 // nextTimer returns how long the reactor may sleep when no command comes.
@@ -243,7 +259,11 @@ func (s *state) place() (rejections map[scheduler.Class]string, scheduled int, e
 		workers = append(workers, &w.Worker)
 	}
 	plan := s.backlog.Place(workers)
-	if err := s.fetch(plan.Placements); err != nil {
+	placed := make([]job.ID, len(plan.Placements))
+	for i, p := range plan.Placements {
+		placed[i] = p.Job
+	}
+	if err := s.fetch(placed); err != nil {
 		return nil, 0, err
 	}
 	for _, p := range plan.Placements {
@@ -255,19 +275,20 @@ func (s *state) place() (rejections map[scheduler.Class]string, scheduled int, e
 	return plan.Rejections, scheduled, nil
 }
 
-// fetch brings the jobs of a plan into memory that are in the store only. A job that cannot be decoded stays out; the
+// fetch brings those of the jobs into memory that are in the store only. A job that cannot be decoded stays out; the
 // server leaves it alone until it starts again and sets it aside.
-func (s *state) fetch(placements []scheduler.Placement) error {
+func (s *state) fetch(ids []job.ID) error {
 	var missing []job.ID
-	for _, p := range placements {
-		if s.jobs[p.Job] == nil {
-			missing = append(missing, p.Job)
+	for _, id := range ids {
+		if s.jobs[id] == nil {
+			missing = append(missing, id)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
 	slices.SortFunc(missing, job.ID.Compare)
+	missing = slices.Compact(missing)
 	if err := s.store.JobsByID(context.Background(), missing, func(j job.Job) { s.bring(j) }); err != nil {
 		return fmt.Errorf("reading %d waiting jobs: %w", len(missing), err)
 	}
@@ -287,7 +308,15 @@ func (s *state) assign(e *entry, w *worker) {
 	}
 	s.put(e, assigned)
 	w.join(e)
-	w.orders = append(w.orders, assignment(&e.job))
+	s.order(w, &e.job)
+}
+
+// order hands an attempt out, after the commit.
+func (s *state) order(w *worker, j *job.Job) {
+	if len(w.orders) == 0 {
+		s.ordering = append(s.ordering, w)
+	}
+	w.orders = append(w.orders, assignment(j))
 }
 
 func assignment(j *job.Job) Assignment {

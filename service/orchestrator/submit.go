@@ -26,23 +26,27 @@ type Result struct {
 // Submit accepts jobs; each has a result of its own, in the order of submissions and their specs. When it returns, the
 // accepted ones are durable. The error is about the call as a whole: the context ended, or the server stops.
 func (o *Orchestrator) Submit(ctx context.Context, submissions ...Submission) ([]Result, error) {
+	c := newSubmit(submissions, o.config.Clock())
+	return c.results, o.do(ctx, c, c.waiter)
+}
+
+// newSubmit does most of the work here, by the caller, and not by the reactor.
+func newSubmit(submissions []Submission, now time.Time) *submit {
 	c := &submit{waiter: newWaiter(), submissions: submissions}
 	total := 0
 	for i := range submissions {
 		total += len(submissions[i].Specs)
 	}
 	c.results = make([]Result, 0, total)
-	now := o.config.Clock()
 	for i := range submissions {
 		specs := submissions[i].Specs
 		c.starts = append(c.starts, len(c.results))
 		for n := range specs {
-			// Most of the work is done here, by the caller, and not by the reactor.
 			j, err := job.New(job.ID{}, specs[n], now)
 			c.results = append(c.results, Result{Job: j, Err: err})
 		}
 	}
-	return c.results, o.do(ctx, c, c.waiter)
+	return c
 }
 
 // Validate returns the job as Submit would make it, and accepts nothing.
@@ -79,22 +83,28 @@ func (s *state) submit(sub *Submission, results []Result) {
 		}
 	case found:
 		s.repeat(&request, results)
+	case !s.acceptAll(results):
+		// Not remembered: what was refused as a whole may be asked for again.
 	default:
-		s.acceptAll(results)
-		request = store.Request{ID: key, Hash: sub.Hash, Jobs: make([]job.ID, len(results))}
+		request = store.Request{ID: key, Hash: sub.Hash, Jobs: make([]job.ID, len(results)), Expires: s.now.Add(requestLife)}
 		for i := range results {
 			request.Jobs[i] = results[i].Job.ID
-			request.Expires = results[i].Job.Created.Add(requestLife)
 		}
 		s.newRequest[key] = request
 	}
 }
 
-func (s *state) acceptAll(results []Result) {
+// acceptAll accepts what is valid, as long as there is room, and reports whether there was any.
+func (s *state) acceptAll(results []Result) bool {
+	refusal, accepted := s.admit(), false
 	room := s.maxUnfinished - s.unfinished()
 	for i := range results {
 		r := &results[i]
 		if r.Err != nil {
+			continue
+		}
+		if refusal != nil {
+			r.Job, r.Err = job.Job{}, refusal
 			continue
 		}
 		if room <= 0 {
@@ -106,11 +116,13 @@ func (s *state) acceptAll(results []Result) {
 			continue
 		}
 		room--
+		accepted = true
 		s.newest = s.newJobID(s.newest)
 		r.Job.ID = s.newest
 		r.Job.Created = r.Job.ID.Time()
 		s.add(r.Job)
 	}
+	return accepted
 }
 
 func requestKey(sub *Submission) string {

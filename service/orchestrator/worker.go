@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -12,6 +13,9 @@ import (
 
 // leaseCheck is how often leases are looked at.
 const leaseCheck = time.Second
+
+// beatsPerLease is how often an agent says that it lives while its lease runs.
+const beatsPerLease = 3
 
 // forgetWorker is how long a lost worker is still shown.
 const forgetWorker = 24 * time.Hour
@@ -34,7 +38,10 @@ const (
 // agent is one that may have lost its memory of attempts that it had taken.
 func (o *Orchestrator) Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef, forgetful bool) ([]Verdict, error) {
 	c := &connect{waiter: newWaiter(), worker: w, attempts: attempts, forgetful: forgetful, verdicts: make([]Verdict, len(attempts))}
-	return c.verdicts, o.do(ctx, c, c.waiter)
+	if err := o.do(ctx, c, c.waiter); err != nil {
+		return nil, err
+	}
+	return c.verdicts, c.err
 }
 
 type connect struct {
@@ -43,6 +50,7 @@ type connect struct {
 	attempts  []job.AttemptRef
 	forgetful bool
 	verdicts  []Verdict
+	err       error
 }
 
 func (c *connect) apply(s *state, now time.Time) {
@@ -54,17 +62,25 @@ func (c *connect) apply(s *state, now time.Time) {
 		w = new(worker)
 		s.workers[fresh.ID] = w
 	}
+	// What an agent said on an older connection can arrive after the newer one, and two sessions overtake each other on their
+	// way to here.
+	late := fresh.BootID == w.BootID && fresh.Dial < w.Dial
+	if late || fresh.Session < w.Session {
+		c.err = job.Errorf(job.CodePrecondition, job.ReasonUnavailable, "worker %s has connected again", fresh.ID)
+		return
+	}
 	fresh.Taken, fresh.Reserved = w.Taken, w.Reserved
-	w.Worker = fresh
+	w.Worker, w.open = fresh, true
 	s.unsettled = true
 	has := make(map[job.AttemptRef]bool, len(c.attempts))
 	for i, ref := range c.attempts {
 		has[ref] = true
 		c.verdicts[i] = s.verdict(w.ID, ref)
 	}
-	for _, e := range slices.Clone(w.entries) {
-		if !has[e.job.Ref()] {
-			s.missing(w, e, c.forgetful, now)
+	s.missed = slices.DeleteFunc(s.missed, func(m missed) bool { return m.worker == w }) // of an older session
+	for _, e := range w.entries {
+		if ref := e.job.Ref(); !has[ref] {
+			s.missed = append(s.missed, missed{w, e, ref, c.forgetful})
 		} else {
 			s.repeatCancels(&e.job)
 		}
@@ -78,10 +94,30 @@ func (s *state) verdict(worker job.WorkerID, ref job.AttemptRef) Verdict {
 	if s.jobs[ref.Job] != nil {
 		return Stop
 	}
-	if _, err := s.store.Job(context.Background(), ref.Job); err == nil {
-		return Stop
+	if _, err := s.store.Job(context.Background(), ref.Job); job.CodeOf(err) == job.CodeNotFound {
+		return Forget
 	}
-	return Forget
+	return Stop
+}
+
+// missed is an attempt that the agent of a worker, which has connected, does not have.
+type missed struct {
+	worker    *worker
+	entry     *entry
+	ref       job.AttemptRef
+	forgetful bool
+}
+
+// settleMissed deals with what agents miss, once everything is known that has been said meanwhile: an attempt that a later
+// command ends must not be sent again.
+func (s *state) settleMissed(now time.Time) {
+	for _, m := range s.missed {
+		if m.entry.job.Ref() == m.ref && m.entry.job.State.OnWorker() {
+			s.missing(m.worker, m.entry, m.forgetful, now)
+		}
+	}
+	clear(s.missed)
+	s.missed = s.missed[:0]
 }
 
 // missing deals with an attempt that the agent, which is here again, does not have: it never arrived, or is gone. An agent
@@ -90,7 +126,7 @@ func (s *state) missing(w *worker, e *entry, forgetful bool, now time.Time) {
 	j := &e.job
 	switch {
 	case j.State == job.Assigned && (!forgetful || j.Attempt < j.Spec.MaxAttempts):
-		w.orders = append(w.orders, assignment(j))
+		s.order(w, j)
 	case j.State == job.Canceling && j.Started.IsZero():
 		if ended, err := j.Finish(job.Cause{Kind: job.CauseCanceled, Message: "canceled before it started"}, now); err == nil {
 			s.put(e, ended)
@@ -132,7 +168,7 @@ type disconnect struct {
 
 func (c *disconnect) apply(s *state, _ time.Time) {
 	if w := s.workers[c.id]; w != nil && w.Session == c.session {
-		w.Connected = false
+		w.Connected, w.open = false, false
 	}
 }
 
@@ -148,8 +184,13 @@ type heartbeat struct {
 }
 
 func (c *heartbeat) apply(s *state, now time.Time) {
-	if w := s.workers[c.id]; w != nil {
-		w.LastHeartbeat, w.Used = now, c.used
+	w := s.workers[c.id]
+	if w == nil {
+		return
+	}
+	w.LastHeartbeat, w.Used = now, c.used
+	if w.Lost && w.open { // it was held up for longer than its lease, but its session has outlived that
+		w.Lost, w.Connected, s.unsettled = false, true, true
 	}
 }
 
@@ -201,20 +242,36 @@ func (s *state) findWorker(idOrName string) (*worker, error) {
 }
 
 // checkLeases ends the attempts of workers that have been silent for longer than their lease, and forgets workers that have
-// been lost for long.
+// been lost for long. An agent counts its lease from what it heard last, which may be as much later than what was heard of
+// it as lies between two heartbeats, so the server waits for that much longer.
 func (s *state) checkLeases(now time.Time) {
+	if now.Sub(s.looked) > leaseCheck+s.lease/beatsPerLease {
+		s.hearing = now // the server was held up itself, and could not hear who is there
+	}
+	s.looked = now
+	var lost []*worker
 	for id, w := range s.workers {
 		silent := now.Sub(w.LastHeartbeat)
 		if w.Lost && silent > forgetWorker && len(w.entries) == 0 {
 			delete(s.workers, id)
 		}
-		if w.Lost || silent <= s.lease {
-			continue
+		if !w.Lost && min(silent, now.Sub(s.hearing)) > s.lease+s.lease/beatsPerLease {
+			lost = append(lost, w)
 		}
-		w.Lost, w.Connected, s.unsettled = true, false, true
-		for _, e := range slices.Clone(w.entries) {
-			s.lose(e, fmt.Sprintf("nothing was heard of it for %v", silent.Round(time.Second)), now)
-		}
+	}
+	slices.SortFunc(lost, func(a, b *worker) int { return cmp.Compare(a.ID, b.ID) }) // so that a replay is the same
+	for _, w := range lost {
+		s.loseWorker(w, now)
+	}
+}
+
+// loseWorker ends the attempts of a worker. Should its session still be there, it is told.
+func (s *state) loseWorker(w *worker, now time.Time) {
+	w.Lost, w.Connected, s.unsettled = true, false, true
+	why := fmt.Sprintf("nothing was heard of it for %v", now.Sub(w.LastHeartbeat).Round(time.Second))
+	for _, e := range slices.Clone(w.entries) {
+		s.cancels = append(s.cancels, cancelOrder{worker: w.ID, ref: e.job.Ref(), step: -1, force: true})
+		s.lose(e, why, now)
 	}
 }
 

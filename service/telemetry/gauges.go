@@ -15,6 +15,8 @@ type Snapshot struct {
 	QueueSize map[string]int64 // unfinished jobs by the name of their state
 	Agents    int64            // connected
 	Workers   []WorkerLoad     // of those that are connected
+	// DiskFree and DiskReserve are of the disk of the embedded store, in bytes; they are not shown when the reserve is zero.
+	DiskFree, DiskReserve int64
 }
 
 // WorkerLoad is what one worker has in use.
@@ -31,7 +33,7 @@ type SnapshotFunc func(context.Context) (Snapshot, error)
 
 // gauges are the instruments that are asked, not told.
 type gauges struct {
-	queueSize, agents, cpuUsed, memoryUsed, cpuReserved, memoryReserved metric.Int64ObservableGauge
+	queueSize, agents, cpuUsed, memoryUsed, cpuReserved, memoryReserved, diskFree, diskReserve metric.Int64ObservableGauge
 }
 
 func newGauges(meter metric.Meter) (gauges, error) {
@@ -48,6 +50,8 @@ func newGauges(meter metric.Meter) (gauges, error) {
 		memoryUsed:     gauge("hodei.worker.memory.used.bytes", "Memory in use on a worker's machine."),
 		cpuReserved:    gauge("hodei.worker.cpu.reserved.milli", "CPU reserved on a worker, in thousandths of a CPU."),
 		memoryReserved: gauge("hodei.worker.memory.reserved.bytes", "Memory reserved on a worker."),
+		diskFree:       gauge("hodei.disk.free.bytes", "Free space on the disk of the store."),
+		diskReserve:    gauge("hodei.disk.reserve.bytes", "Free space below which new jobs are refused and output waits."),
 	}, errors.Join(problems...)
 }
 
@@ -61,7 +65,7 @@ func (m *Metrics) Observe(snapshot SnapshotFunc) error {
 		}
 		g.show(o, &s)
 		return nil
-	}, g.queueSize, g.agents, g.cpuUsed, g.memoryUsed, g.cpuReserved, g.memoryReserved)
+	}, g.queueSize, g.agents, g.cpuUsed, g.memoryUsed, g.cpuReserved, g.memoryReserved, g.diskFree, g.diskReserve)
 	return err
 }
 
@@ -70,6 +74,10 @@ func (g *gauges) show(o metric.Observer, s *Snapshot) {
 		o.ObserveInt64(g.queueSize, n, metric.WithAttributes(attribute.String("state", state)))
 	}
 	o.ObserveInt64(g.agents, s.Agents)
+	if s.DiskReserve > 0 {
+		o.ObserveInt64(g.diskFree, s.DiskFree)
+		o.ObserveInt64(g.diskReserve, s.DiskReserve)
+	}
 	for i := range s.Workers {
 		w := &s.Workers[i]
 		name := strings.ToValidUTF8(w.Name, "\uFFFD") // Prometheus takes nothing else

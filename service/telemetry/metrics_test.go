@@ -16,7 +16,7 @@ func TestMetricNames(t *testing.T) {
 	tel := setup(t)
 	m := newMetrics(t, tel, func(context.Context) (Snapshot, error) {
 		return Snapshot{
-			QueueSize: map[string]int64{"QUEUED": 4, "RUNNING": 0}, Agents: 2,
+			QueueSize: map[string]int64{"QUEUED": 4, "RUNNING": 0}, Agents: 2, DiskFree: 7 << 20, DiskReserve: 5 << 20,
 			Workers: []WorkerLoad{
 				{ID: "wkr_1", Name: "host", CPUMilli: 1500, MemoryBytes: 1 << 30, ReservedCPUMilli: 2000, ReservedMemBytes: 2 << 30},
 				{ID: "wkr_2", Name: "host", CPUMilli: 7},
@@ -51,6 +51,8 @@ func TestMetricNames(t *testing.T) {
 		`hodei_queue_size{state="QUEUED"} 4`,
 		`hodei_queue_size{state="RUNNING"} 0`,
 		"hodei_agents_active 2",
+		"hodei_disk_free_bytes 7.340032e+06",
+		"hodei_disk_reserve_bytes 5.24288e+06",
 		`hodei_worker_cpu_used_milli{worker="host",worker_id="wkr_1"} 1500`,
 		`hodei_worker_cpu_used_milli{worker="host",worker_id="wkr_2"} 7`,
 		`hodei_worker_memory_used_bytes{worker="host",worker_id="wkr_1"} 1.073741824e+09`,

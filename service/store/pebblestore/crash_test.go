@@ -65,7 +65,7 @@ func crashesOf(t *testing.T, h history, kept int) []crash {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if random.IntN(12) == 0 {
+		if random.IntN(30) == 0 {
 			// What is acknowledged from here on may be on the disk or not.
 			c := crash{committed: int(committed.Load()), appended: int(appended.Load())}
 			c.disk = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: random})

@@ -29,9 +29,14 @@ func (s *Store) frozen() error {
 	return nil
 }
 
+// isFull also reads the text, which is all that is left of some errors that pass through Pebble.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), syscall.ENOSPC.Error())
+}
+
 // fail keeps the first failure: after it, what is on the disk is unknown until the store is opened again.
 func (s *Store) fail(err error) {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		err = fmt.Errorf("the disk of the data folder is full; make room and start the server again: %w", err)
 	}
 	if s.failed.CompareAndSwap(nil, &err) {

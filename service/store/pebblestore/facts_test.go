@@ -30,10 +30,8 @@ func jobID(n int) job.ID { return job.NewID(time.Unix(int64(n), 0), 0, 9) }
 // newJob is job n as it was accepted. The padding of its spec cannot be compressed.
 func (h history) newJob(n int) job.Job {
 	padding := make([]byte, h.padding)
-	random := rand.New(rand.NewPCG(uint64(n), 7))
-	for i := range padding {
-		padding[i] = byte(1 + random.IntN(255))
-	}
+	random := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)})
+	_, _ = random.Read(padding) // it never fails
 	spec := job.Spec{Name: fmt.Sprint(n), Env: map[string]string{"PADDING": string(padding)}, Steps: []job.Step{{Argv: []string{"true"}}}}
 	j, err := job.Accepted(jobID(n), &spec, time.Unix(int64(n), 0).UTC())
 	if err != nil {

@@ -71,7 +71,7 @@ func explainOpen(dir string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("the data folder %s cannot be used by the user that runs this server; give the folder and all in it to that user, "+
 			"or choose another one with --data-dir: %w", dir, err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case isFull(err):
 		return fmt.Errorf("the disk of the data folder %s is full; make room and start again: %w", dir, err)
 	case strings.Contains(text, "unknown format major version"):
 		return fmt.Errorf("the store in %s was written by a newer program; run the version of hodei that wrote it, or use another folder: %w", dir, err)

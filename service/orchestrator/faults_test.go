@@ -1,0 +1,280 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hodei-jobs/hodei/service/bus"
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store/memstore"
+)
+
+// These tests keep what the simulation has found, each as the shortest way to it.
+
+// bench is a reactor that is driven turn by turn.
+type bench struct {
+	*memstore.Store
+
+	t        *testing.T
+	o        *Orchestrator
+	now      time.Time
+	ids      uint64
+	broken   bool // reads of jobs fail
+	assigned []job.AttemptRef
+	canceled []job.AttemptRef
+}
+
+var errBroken = errors.New("the database is away")
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{Store: memstore.New(), t: t, now: simStart}
+	var err error
+	b.o, err = Open(t.Context(), Config{
+		Store: b, Bus: bus.New(16), Dispatcher: b, Metrics: newAuditor(nil), Logger: slog.New(slog.DiscardHandler),
+		Clock: func() time.Time { return b.now }, Lease: simLease, MaxUnfinished: 5,
+		NewJobID: func(job.ID) job.ID { b.ids++; return job.NewID(b.now, 0, b.ids) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.turn()
+	return b
+}
+
+func (b *bench) Job(ctx context.Context, id job.ID) (job.Job, error) {
+	if b.broken {
+		return job.Job{}, errBroken
+	}
+	return b.Store.Job(ctx, id)
+}
+
+func (b *bench) JobsByID(ctx context.Context, ids []job.ID, visit func(job.Job)) error {
+	if b.broken {
+		return errBroken
+	}
+	return b.Store.JobsByID(ctx, ids, visit)
+}
+
+// Assign implements Dispatcher.
+func (b *bench) Assign(_ job.WorkerID, attempts []Assignment) {
+	for i := range attempts {
+		b.assigned = append(b.assigned, attempts[i].Ref)
+	}
+}
+
+// Cancel implements Dispatcher.
+func (b *bench) Cancel(_ job.WorkerID, ref job.AttemptRef, _ int, _ bool) {
+	b.canceled = append(b.canceled, ref)
+}
+
+func (b *bench) turn(batch ...command) {
+	b.t.Helper()
+	b.assigned, b.canceled = nil, nil
+	if err := b.o.turn(b.t.Context(), batch); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// pass lets time pass in turns, with heartbeats or in silence.
+func (b *bench) pass(d time.Duration, heartbeats bool) {
+	b.t.Helper()
+	for end := b.now.Add(d); b.now.Before(end); {
+		b.now = b.now.Add(leaseCheck)
+		if heartbeats {
+			b.turn(&heartbeat{id: "wkr_1"})
+		} else {
+			b.turn()
+		}
+	}
+}
+
+// spec makes the spec of a job that ends as soon as it is told to.
+func (b *bench) spec(edit func(*job.Spec)) job.Spec {
+	s := job.Spec{Steps: []job.Step{{Argv: []string{"true"}}}}
+	if edit != nil {
+		edit(&s)
+	}
+	return s
+}
+
+func (b *bench) submit(edit func(*job.Spec)) job.ID {
+	b.t.Helper()
+	c := newSubmit([]Submission{{Specs: []job.Spec{b.spec(edit)}}}, b.now)
+	b.turn(c)
+	if c.results[0].Err != nil {
+		b.t.Fatal(c.results[0].Err)
+	}
+	return c.results[0].Job.ID
+}
+
+// connection is the opening of a session.
+func connection(session, dial uint64, attempts ...job.AttemptRef) *connect {
+	return &connect{
+		waiter: newWaiter(), worker: job.Worker{ID: "wkr_1", Name: "one", Slots: 4, Session: session, Dial: dial, BootID: "boot"},
+		attempts: attempts, verdicts: make([]Verdict, len(attempts)),
+	}
+}
+
+func (b *bench) state(id job.ID) job.State {
+	b.t.Helper()
+	j, err := b.Store.Job(b.t.Context(), id)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return j.State
+}
+
+// running makes a job that runs.
+func (b *bench) running() (job.ID, job.AttemptRef) {
+	b.t.Helper()
+	id := b.submit(nil)
+	if len(b.assigned) != 1 {
+		b.t.Fatalf("assigned %v", b.assigned)
+	}
+	ref := b.assigned[0]
+	b.turn(&report{worker: "wkr_1", reports: []Report{{Ref: ref, Steps: []job.StepReport{{Started: b.now}}}}, acknowledge: func() {}})
+	return id, ref
+}
+
+func TestRepeatedSubmitWhoseLastJobWasRefusedMakesNothingNew(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	invalid := b.spec(func(s *job.Spec) { s.Steps = nil })
+	sub := []Submission{{Specs: []job.Spec{b.spec(nil), invalid}, RequestID: "r"}}
+	first, again := newSubmit(sub, b.now), newSubmit(sub, b.now)
+	b.turn(first)
+	b.turn(again)
+	if first.results[0].Err != nil || first.results[0].Job.ID != again.results[0].Job.ID {
+		t.Errorf("the first gave %v, the second %v", first.results[0].Job.ID, again.results[0].Job.ID)
+	}
+}
+
+// An agent that was paused for longer than its lease, but not for so long that its connection broke, comes back by itself.
+func TestWorkerThatWasHeldUpGetsJobsAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.turn(connection(1, 1))
+	id, ref := b.running()
+	for b.state(id) != job.Lost {
+		b.pass(leaseCheck, false)
+	}
+	if !slices.Contains(b.canceled, ref) {
+		t.Error("the attempt that was lost goes on when the worker comes back")
+	}
+	b.submit(nil)
+	if len(b.assigned) != 0 {
+		t.Error("a lost worker got a job")
+	}
+	b.turn(&heartbeat{id: "wkr_1"})
+	if len(b.assigned) != 1 {
+		t.Error("a worker that is heard again gets no jobs")
+	}
+}
+
+// An agent hears the server up to the time between two heartbeats later than the server hears it, and counts from then.
+func TestServerWaitsUntilTheAgentHasFencedItself(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.turn(connection(1, 1))
+	id, _ := b.running()
+	b.pass(simLease+simLease/beatsPerLease, false)
+	if s := b.state(id); s != job.Running {
+		t.Errorf("while its agent may count on its lease, the job is %s", s)
+	}
+	b.pass(2*leaseCheck, false)
+	if s := b.state(id); s != job.Lost {
+		t.Errorf("when the lease has run out, the job is %s", s)
+	}
+}
+
+func TestLeasesDoNotRunOutWhileTheServerIsHeldUp(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.turn(connection(1, 1))
+	id, _ := b.running()
+	b.now = b.now.Add(time.Minute) // a disk that hangs, say
+	b.turn()
+	b.pass(simLease, true)
+	if s := b.state(id); s != job.Running {
+		t.Errorf("a job whose worker was never silent is %s", s)
+	}
+}
+
+// Turns that come a little late are no reason to believe that the server was held up, however short the lease is.
+func TestShortLeasesRunOut(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.o.state.lease = 2 * time.Second
+	b.turn(connection(1, 1))
+	id, _ := b.running()
+	for range 5 {
+		b.now = b.now.Add(leaseCheck + 50*time.Millisecond)
+		b.turn()
+	}
+	if s := b.state(id); s != job.Lost {
+		t.Errorf("the job of a silent worker is %s", s)
+	}
+}
+
+func TestOlderConnectionDoesNotTakeThePlaceOfANewerOne(t *testing.T) {
+	t.Parallel()
+	for name, older := range map[string]*connect{
+		"overtaken on the server":  connection(1, 1),
+		"overtaken on the network": connection(3, 1),
+	} {
+		b := newBench(t)
+		b.turn(connection(2, 2))
+		id, _ := b.running()
+		b.turn(older)
+		if s := b.state(id); older.err == nil || s != job.Running {
+			t.Errorf("%s: the job is %s, and the older connection got %v", name, s, older.err)
+		}
+	}
+}
+
+func TestAttemptThatALaterCommandEndsIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.turn(connection(1, 1))
+	id := b.submit(nil)
+	forgetful := connection(3, 3)
+	forgetful.forgetful = true
+	b.turn(connection(2, 2), forgetful)
+	if s := b.state(id); s != job.Lost || len(b.assigned) != 0 {
+		t.Errorf("the job is %s, and %v was sent", s, b.assigned)
+	}
+	other := b.submit(nil)
+	b.turn(connection(4, 4), &cancel{waiter: newWaiter(), id: other})
+	if s := b.state(other); s != job.Canceled || len(b.assigned) != 0 {
+		t.Errorf("the canceled job is %s, and %v was sent", s, b.assigned)
+	}
+}
+
+func TestReadThatFailsIsNotTakenForAJobThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	delayed := b.submit(func(s *job.Spec) { s.RunAfter = b.now.Add(time.Minute) })
+	b.turn(connection(1, 1))
+	_, ref := b.running()
+	b.turn(&report{worker: "wkr_1", reports: []Report{{Ref: ref, Ended: b.now, Step: -1}}, acknowledge: func() {}})
+	b.broken = true
+	again := connection(2, 2, ref)
+	b.turn(again)
+	if again.verdicts[0] != Stop {
+		t.Errorf("an attempt whose job cannot be read got the verdict %d, and with it goes its log", again.verdicts[0])
+	}
+	c := &cancel{waiter: newWaiter(), id: delayed}
+	b.turn(c)
+	if !errors.Is(c.err, errBroken) {
+		t.Errorf("the cancel of a job that cannot be read gave %v", c.err)
+	}
+	b.now = b.now.Add(2 * time.Minute)
+	if err := b.o.turn(t.Context(), nil); !errors.Is(err, errBroken) {
+		t.Errorf("a job whose time has come and that cannot be read was passed over: %v", err)
+	}
+}
