@@ -146,7 +146,8 @@ type agent struct {
 	lease     *lease
 	wake      chan struct{} // has an element when there is something to send
 	bootID    string
-	forgetful bool // attempts that a former life had taken may be unknown
+	dials     uint64 // sessions that were opened; of the goroutine that opens them
+	forgetful bool   // attempts that a former life had taken may be unknown
 }
 
 func newAgent(config Config, id *identity) (*agent, error) {

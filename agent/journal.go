@@ -64,6 +64,7 @@ type past struct {
 
 // openJournal reads the journal and opens it for writing. boot names the present boot of the machine, empty when unknown.
 func openJournal(path, boot string) (*journal, past, error) {
+	_, statErr := os.Stat(path)
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, past{}, fmt.Errorf("opening the agent's journal: %w", err)
@@ -85,8 +86,8 @@ func openJournal(path, boot string) (*journal, past, error) {
 			return nil, past{}, errors.Join(err, file.Close())
 		}
 	}
-	// An empty file was left by an agent that had settled everything, or by none.
-	p := past{attempts: r.attempts(), forgetful: len(data) > 0 && (boot == "" || r.boot != boot)}
+	// A file has at least the boot in it. One that is there and has none was cut back just before the machine ended.
+	p := past{attempts: r.attempts(), forgetful: statErr == nil && (boot == "" || r.boot != boot)}
 	j.boot = boot
 	j.live = func() []journaled { return p.attempts }
 	return j, p, j.rewrite()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -13,12 +14,16 @@ const marginShare = 5
 // defaultLease counts until the server has said how long a lease is.
 const defaultLease = 15 * time.Second
 
-// lease is the time for which the server counts on this agent. Every frame from the server renews it.
+// lease is the time for which the server counts on this agent. It counts from when the last heartbeat was sent that the server
+// has answered: the server cannot have heard it earlier, so its own count ends later, whatever is lost or late on the way.
 type lease struct {
 	start   time.Time
 	renewed atomic.Int64 // nanoseconds since start, on the monotonic clock
 	length  atomic.Int64
 	changed chan struct{} // has an element when the length has changed
+
+	mu    sync.Mutex
+	asked []int64 // when the heartbeats of this session were sent that have no answer yet
 }
 
 func newLease() *lease {
@@ -38,7 +43,29 @@ func (l *lease) set(length time.Duration) {
 	}
 }
 
-func (l *lease) renew() { l.renewed.Store(int64(time.Since(l.start))) }
+// begin forgets what a former session has asked.
+func (l *lease) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = nil
+}
+
+// ask is called before a heartbeat is sent.
+func (l *lease) ask() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = append(l.asked, int64(time.Since(l.start)))
+}
+
+// answered renews the lease: the server has heard the oldest heartbeat that had no answer.
+func (l *lease) answered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.asked) > 0 {
+		l.renewed.Store(l.asked[0])
+		l.asked = l.asked[1:]
+	}
+}
 
 func (l *lease) duration() time.Duration { return time.Duration(l.length.Load()) }
 

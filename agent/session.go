@@ -81,6 +81,9 @@ func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClie
 	}
 	defer stream.Close() //nolint:errcheck // the session is over, whatever it says
 	s.stream, s.cancel = stream, cancel
+	s.agent.dials++
+	s.agent.lease.begin()
+	s.agent.lease.ask()
 	if err := s.send(&hwpv1.ConnectRequest{Messages: []*hwpv1.AgentMessage{s.register()}}); err != nil {
 		return s.why(err)
 	}
@@ -98,8 +101,16 @@ func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClie
 	if err := s.handleAll(frame); err != nil {
 		return err
 	}
-	go func() { cancel(s.read()) }()
-	return s.write(ctx)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		cancel(s.read())
+	}()
+	err = s.write(ctx)
+	// What the reader has in its hands belongs to this session: the next one tells the server of all attempts that there are.
+	cancel(err)
+	<-read
+	return err
 }
 
 // receive waits for a frame, for no longer than a lease.
@@ -130,6 +141,7 @@ func (s *session) register() *hwpv1.AgentMessage {
 	return &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Register{Register: &hwpv1.Register{
 		ProtocolVersion: protocolVersion, Name: config.Name, Labels: config.Labels, Capacity: config.Capacity.toProto(),
 		AgentVersion: config.Version, BootId: s.agent.bootID, Attempts: s.agent.slots.refs(), Forgetful: s.agent.forgetful,
+		Dial: s.agent.dials,
 	}}}
 }
 
@@ -145,7 +157,7 @@ func (s *session) welcome(w *hwpv1.Welcome) {
 		s.shipper.window = int64(w.GetLogWindowBytes())
 	}
 	a.lease.set(w.GetLease().AsDuration())
-	a.lease.renew()
+	a.lease.answered()
 	a.forgetful = false // the server has heard of it
 	verdicts := make(map[uint64]*hwpv1.AttemptVerdict, len(w.GetVerdicts()))
 	for _, v := range w.GetVerdicts() {
@@ -194,6 +206,7 @@ func (s *session) write(ctx context.Context) error {
 		frame := &hwpv1.ConnectRequest{}
 		if beat {
 			beat = false
+			s.agent.lease.ask()
 			frame.Messages = append(frame.Messages, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Heartbeat{Heartbeat: s.load.heartbeat()}})
 		}
 		reports, messages := s.agent.outbox.next(frameMessages)
@@ -244,7 +257,6 @@ func (s *session) read() error {
 			return err
 		}
 		silence.Reset(s.agent.lease.duration())
-		s.agent.lease.renew()
 		if err := s.handleAll(frame); err != nil {
 			return err
 		}
@@ -286,6 +298,8 @@ func (s *session) handle(m *hwpv1.ServerMessage) error {
 		}
 	case *hwpv1.ServerMessage_LogAck:
 		s.acknowledgeLog(p.LogAck)
+	case *hwpv1.ServerMessage_Heartbeat:
+		a.lease.answered()
 	case *hwpv1.ServerMessage_Drain:
 		s.reconnectAfter = p.Drain.GetReconnectAfter().AsDuration()
 		return errServerDrains

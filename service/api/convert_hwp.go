@@ -25,7 +25,7 @@ func workerFromRegister(id job.WorkerID, enrolled identity.EnrolledWorker, r *hw
 	return job.Worker{
 		ID: id, Name: enrolled.Name, Labels: labels, AgentVersion: text(r.GetAgentVersion()), BootID: text(r.GetBootId()),
 		Capacity: job.Resources{MilliCPU: capacity.GetMilliCpu(), MemoryMiB: capacity.GetMemoryMib(), Extras: extras(capacity.GetExtras())},
-		Slots:    capacity.GetSlots(),
+		Slots:    capacity.GetSlots(), Dial: r.GetDial(),
 	}
 }
 

@@ -36,7 +36,7 @@ type (
 	}
 	// Drain asks the agent to close the session and connect again.
 	Drain struct{ ReconnectAfter time.Duration }
-	// Heartbeat says that the server lives.
+	// Heartbeat answers a heartbeat of the agent.
 	Heartbeat struct{}
 )
 
@@ -136,11 +136,8 @@ func (s *Session) kick(err error) {
 	s.end(err)
 }
 
-// Next returns what waits to be sent, at most limit attempts and messages each; when nothing comes for a third of a lease, a
-// Heartbeat. The error says why the session is over.
+// Next waits for something to send, at most limit attempts and messages each. The error says why the session is over.
 func (s *Session) Next(ctx context.Context, limit int) (Outgoing, error) {
-	timer := time.NewTimer(s.fleet.heartbeat())
-	defer timer.Stop()
 	for {
 		out, err := s.take(limit)
 		if err != nil || len(out.Messages)+len(out.Assignments)+out.Acknowledged > 0 {
@@ -148,8 +145,6 @@ func (s *Session) Next(ctx context.Context, limit int) (Outgoing, error) {
 		}
 		select {
 		case <-s.ready:
-		case <-timer.C:
-			return Outgoing{Messages: []Message{Heartbeat{}}}, nil
 		case <-ctx.Done():
 			return Outgoing{}, ctx.Err()
 		}
@@ -213,9 +208,13 @@ func (s *Session) Owns(ref store.LogRef) bool {
 	return ok
 }
 
-// Heartbeat takes in what the agent's machine does.
+// Heartbeat takes in what the agent's machine does, and answers.
 func (s *Session) Heartbeat(ctx context.Context, used job.Resources) error {
-	return s.fleet.jobs.Heartbeat(ctx, s.worker, used)
+	if err := s.fleet.jobs.Heartbeat(ctx, s.worker, used); err != nil {
+		return err
+	}
+	s.push(Heartbeat{})
+	return nil
 }
 
 // Report takes in reports; they are acknowledged to the agent once they are durable.

@@ -115,7 +115,7 @@ func (m *model) turn(t *rapid.T, batch ...command) {
 		t.Fatal(err)
 	}
 	for _, w := range m.workers {
-		if w.known && !w.lost && m.now.Sub(w.heard) > simLease+simLease/beatsPerLease {
+		if w.known && !w.lost && m.now.Sub(w.heard) > simLease {
 			w.lost, w.connected = true, false
 			for _, j := range m.on(w) {
 				m.end(j, job.Cause{Kind: job.CauseWorkerLost})

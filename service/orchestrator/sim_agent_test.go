@@ -38,6 +38,8 @@ type simAgent struct {
 	dials     uint64        // sessions that it has tried to open
 	wait      time.Duration // between two tries to connect
 	heard     time.Time     // when the last frame came
+	renewed   time.Time     // when the last heartbeat was sent that was answered; its lease counts from then
+	asked     []time.Time   // when those of this session were sent that have no answer; the first is the registration
 }
 
 type simReport struct {
@@ -106,7 +108,7 @@ func (a *simAgent) start() {
 	a.up = true
 	a.attempts, a.order, a.news, a.reports, a.sent = make(map[uint64]*simAttempt), nil, nil, nil, 0
 	a.link, a.welcomed, a.draining, a.dials, a.wait = nil, false, false, 0, 100*time.Millisecond
-	a.deferred, a.pausedUntil, a.heard = nil, time.Time{}, a.w.now
+	a.deferred, a.pausedUntil, a.heard, a.renewed = nil, time.Time{}, a.w.now, a.w.now
 	for _, former := range a.journal.replay() {
 		t := &simAttempt{agent: a, assignment: Assignment{Ref: former.ref}, over: true, final: former.ended}
 		if t.final == nil {
@@ -171,8 +173,7 @@ func (a *simAgent) pause(d time.Duration) {
 	})
 }
 
-// stall makes the network deliver nothing for a while, in both directions alike: an agent that hears the server, and is not
-// heard, counts on its lease for too long.
+// stall makes the network deliver nothing for a while.
 func (a *simAgent) stall(d time.Duration) {
 	if a.stalledUntil.After(a.w.now) {
 		return
@@ -203,6 +204,7 @@ func (a *simAgent) dial() {
 	for i, t := range a.order {
 		refs[i] = t.assignment.Ref
 	}
+	a.asked = []time.Time{a.w.now}
 	l.sendUp(simUp{register: &simRegister{worker: a.worker, attempts: refs, forgetful: a.forgetful}})
 	if a.w.fault(a.w.faults.cut / 2) { // a connection that breaks at once: what it said may come when there is another one
 		a.later(a.w.between(0, 30*time.Millisecond), l.cut)
@@ -232,10 +234,14 @@ func (a *simAgent) lostLink(l *simLink) {
 func (a *simAgent) receive(f simDown) {
 	a.heard = a.w.now
 	if f.welcome != nil {
+		a.answered()
 		a.welcome(f.welcome)
 	}
 	if !a.welcomed {
 		return
+	}
+	if f.heard {
+		a.answered()
 	}
 	for _, as := range f.assignments {
 		a.take(as)
@@ -249,6 +255,13 @@ func (a *simAgent) receive(f simDown) {
 				t.stop(c.force, job.Cause{Kind: job.CauseCanceled, Message: "canceled on request"})
 			}
 		}
+	}
+}
+
+// answered renews the lease.
+func (a *simAgent) answered() {
+	if len(a.asked) > 0 {
+		a.renewed, a.asked = a.asked[0], a.asked[1:]
 	}
 }
 
@@ -278,6 +291,7 @@ func (a *simAgent) beat(l *simLink) {
 	if a.link != l {
 		return
 	}
+	a.asked = append(a.asked, a.w.now)
 	l.sendUp(simUp{heartbeat: true})
 	a.later(simLease/beatsPerLease, func() { a.beat(l) })
 }
@@ -299,7 +313,7 @@ func (a *simAgent) watchSilence(l *simLink) {
 // guard ends what may be handed out again when the lease is about to run out.
 func (a *simAgent) guard() {
 	const margin = simLease / 5
-	left := simLease - margin - a.w.now.Sub(a.heard)
+	left := simLease - margin - a.w.now.Sub(a.renewed)
 	if left <= 0 {
 		for _, t := range a.order {
 			if t.assignment.Retryable && !t.over {

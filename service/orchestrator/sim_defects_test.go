@@ -49,8 +49,7 @@ var simDefects = []simDefect{
 	}},
 	{"leases run out while the server is held up", []simEdit{{"worker.go", "		s.hearing = now //", "		//"}}},
 	{"leases never run out", []simEdit{{"worker.go", "if !w.Lost && min(silent,", "if !w.Lost && false && min(silent,"}}},
-	{"leases run out before agents fence themselves", []simEdit{{"worker.go", "> s.lease+s.lease/beatsPerLease", "> s.lease*2/3"}}},
-	{"leases leave no time between heartbeats", []simEdit{{"worker.go", "> s.lease+s.lease/beatsPerLease", "> s.lease"}}},
+	{"leases run out before agents fence themselves", []simEdit{{"worker.go", "now.Sub(s.hearing)) > s.lease {", "now.Sub(s.hearing)) > s.lease*2/3 {"}}},
 	{"a lost worker stays lost while its session lasts", []simEdit{{"worker.go", "if w.Lost && w.open {", "if false {"}}},
 	{"a lost worker is not told to stop", []simEdit{{
 		"worker.go",

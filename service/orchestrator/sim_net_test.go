@@ -40,6 +40,7 @@ type simDown struct {
 	assignments  []Assignment
 	acknowledged int
 	cancels      []cancelOrder
+	heard        bool // the answer to a heartbeat
 }
 
 // simPipe is one direction.

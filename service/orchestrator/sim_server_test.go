@@ -254,18 +254,6 @@ func (q *simSession) pump() {
 	q.link.sendDown(f)
 }
 
-// beat sends the server's heartbeat while the session lasts. It is in no step with that of the agent.
-func (q *simSession) beat(in time.Duration) {
-	q.link.w.after(in, func() {
-		q.link.server.whenAwake(func() {
-			if !q.ended {
-				q.link.sendDown(simDown{})
-				q.beat(simLease / beatsPerLease)
-			}
-		})
-	})
-}
-
 // receive takes a frame in.
 func (s *simServer) receive(l *simLink, f simUp) {
 	if f.register != nil {
@@ -281,6 +269,7 @@ func (s *simServer) receive(l *simLink, f simUp) {
 	}
 	if f.heartbeat {
 		s.put(&heartbeat{id: session.worker}, func(error) {})
+		session.link.sendDown(simDown{heard: true})
 	}
 	if f.drain && !session.ended {
 		s.put(&agentDrain{id: session.worker, draining: true}, func(error) {})
@@ -350,7 +339,6 @@ func (q *simSession) begin(r *simRegister, verdicts []Verdict) {
 		q.out.welcome[ref] = verdicts[i]
 	}
 	q.begun = true
-	q.beat(q.link.w.between(0, simLease/beatsPerLease))
 }
 
 // closeSession ends a session after a while, and tells the reactor.

@@ -255,7 +255,7 @@ func (s *state) checkLeases(now time.Time) {
 		if w.Lost && silent > forgetWorker && len(w.entries) == 0 {
 			delete(s.workers, id)
 		}
-		if !w.Lost && min(silent, now.Sub(s.hearing)) > s.lease+s.lease/beatsPerLease {
+		if !w.Lost && min(silent, now.Sub(s.hearing)) > s.lease {
 			lost = append(lost, w)
 		}
 	}

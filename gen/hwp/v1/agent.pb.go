@@ -404,7 +404,10 @@ type Register struct {
 	Features []string `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`
 	// The machine has been started anew since the agent wrote its journal, so that attempts which it had taken may be missing
 	// in the list above.
-	Forgetful     bool `protobuf:"varint,9,opt,name=forgetful,proto3" json:"forgetful,omitempty"`
+	Forgetful bool `protobuf:"varint,9,opt,name=forgetful,proto3" json:"forgetful,omitempty"`
+	// Counts the streams that this life of the agent has opened, from 1. The server refuses one that is older than another it
+	// has seen: it was held up on its way.
+	Dial          uint64 `protobuf:"varint,10,opt,name=dial,proto3" json:"dial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +503,13 @@ func (x *Register) GetForgetful() bool {
 		return x.Forgetful
 	}
 	return false
+}
+
+func (x *Register) GetDial() uint64 {
+	if x != nil {
+		return x.Dial
+	}
+	return 0
 }
 
 // Capacity is what a machine has for jobs.
@@ -1288,7 +1298,7 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"AttemptRef\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x90\x03\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xa4\x03\n" +
 	"\bRegister\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\x05R\x0fprotocolVersion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1298,7 +1308,9 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x12.\n" +
 	"\battempts\x18\a \x03(\v2\x12.hwp.v1.AttemptRefR\battempts\x12\x1a\n" +
 	"\bfeatures\x18\b \x03(\tR\bfeatures\x12\x1c\n" +
-	"\tforgetful\x18\t \x01(\bR\tforgetful\x1a9\n" +
+	"\tforgetful\x18\t \x01(\bR\tforgetful\x12\x12\n" +
+	"\x04dial\x18\n" +
+	" \x01(\x04R\x04dial\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcd\x01\n" +

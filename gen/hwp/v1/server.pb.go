@@ -203,7 +203,7 @@ type ServerMessage_Drain struct {
 }
 
 type ServerMessage_Heartbeat struct {
-	// Every 5 seconds: the server lives; renews the agent's lease.
+	// The answer to a Heartbeat: the server lives, and the agent's lease counts from when the Heartbeat was sent.
 	Heartbeat *ServerHeartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
@@ -222,7 +222,7 @@ type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How often the agent sends Heartbeat.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,1,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// How long the agent counts as alive after its last Heartbeat.
+	// How long the agent counts as alive after the last Heartbeat that was answered, from when it was sent.
 	Lease *durationpb.Duration `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	// For every attempt in Register: what to do with it.
 	Verdicts []*AttemptVerdict `protobuf:"bytes,3,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
@@ -737,7 +737,7 @@ func (x *ServerDrain) GetReconnectAfter() *durationpb.Duration {
 	return nil
 }
 
-// ServerHeartbeat renews the agent's lease.
+// ServerHeartbeat answers one Heartbeat, in order. Welcome answers Register in the same way.
 type ServerHeartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

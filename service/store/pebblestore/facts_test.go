@@ -35,7 +35,7 @@ func (h history) newJob(n int) job.Job {
 	spec := job.Spec{Name: fmt.Sprint(n), Env: map[string]string{"PADDING": string(padding)}, Steps: []job.Step{{Argv: []string{"true"}}}}
 	j, err := job.Accepted(jobID(n), &spec, time.Unix(int64(n), 0).UTC())
 	if err != nil {
-		panic(err)
+		panic(err) //nolint:forbidigo // facts of a test are right
 	}
 	spec.Namespace, spec.Queue, spec.Labels = "ns", "q", map[string]string{"odd": fmt.Sprint(n % 2)}
 	return j
@@ -56,7 +56,7 @@ func (h history) job(n, k int) job.Job {
 		j, err = j.Finish(job.Cause{Kind: job.CauseExitCode, ExitCode: int32(n % 3)}, j.Created.Add(time.Minute))
 	}
 	if err != nil {
-		panic(err)
+		panic(err) //nolint:forbidigo // facts of a test are right
 	}
 	return j
 }

@@ -163,6 +163,8 @@ func edit(t *testing.T, f folder, change func(*pebble.DB) error) {
 // quiet is a logger that says nothing.
 type quiet struct{}
 
-func (quiet) Infof(string, ...any)              {}
-func (quiet) Errorf(string, ...any)             {}
-func (quiet) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf(format, args...)) //nolint:forbidigo // Pebble expects that it does not return
+}

@@ -60,7 +60,9 @@ func withinABatch(t *testing.T, h Harness) {
 	commit(t, s, &store.Batch{
 		Accepted: []*job.Job{born}, Changed: []*job.Job{assign(t, two), assigned, ended},
 		Requests: []store.Request{{ID: "r", Jobs: []job.ID{id(1)}, Expires: at(1)}, {ID: "r", Jobs: []job.ID{id(2)}, Expires: at(1)}},
-		Records:  []store.Record{{Kind: "k", Key: "a", Value: []byte("1")}, {Kind: "k", Key: "a"}, {Kind: "k", Key: "b"}, {Kind: "k", Key: "b", Value: []byte("2")}},
+		Records: []store.Record{
+			{Kind: "k", Key: "a", Value: []byte("1")}, {Kind: "k", Key: "a"}, {Kind: "k", Key: "b"}, {Kind: "k", Key: "b", Value: []byte("2")},
+		},
 	})
 	for range 2 {
 		for _, j := range []*job.Job{assigned, ended, born} {

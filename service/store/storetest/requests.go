@@ -38,7 +38,8 @@ func requests(t *testing.T, h Harness) {
 			s = h.Reopen(t, s)
 			continue
 		}
-		again := store.Request{ID: "ns/r", Hash: [32]byte{byte(round)}, Jobs: []job.ID{id(round)}, Expires: begin.Add(time.Duration(round) * 20 * time.Hour)}
+		expires := begin.Add(time.Duration(round) * 20 * time.Hour)
+		again := store.Request{ID: "ns/r", Hash: [32]byte{byte(round)}, Jobs: []job.ID{id(round)}, Expires: expires}
 		all[0] = again // later, when the one before had expired
 		commit(t, s, &store.Batch{Requests: []store.Request{again, {ID: fmt.Sprint(round), Expires: begin}}})
 	}
