@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -20,6 +21,9 @@ type disk struct {
 	vfs.FS
 	store *Store
 }
+
+// retryPause slows down what Pebble tries again at once and for ever, until the process ends.
+const retryPause = 100 * time.Millisecond
 
 // frozen returns an error when the store has failed.
 func (s *Store) frozen() error {
@@ -59,6 +63,7 @@ func (d disk) open(name string, open func() (vfs.File, error)) (vfs.File, error)
 		return &logFile{File: vfs.NewMemFile(nil), store: d.store}, nil // nothing is written to it
 	}
 	if frozen != nil {
+		<-time.After(retryPause)
 		return nil, frozen
 	}
 	f, err := open()

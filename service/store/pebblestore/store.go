@@ -93,8 +93,14 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      pebbleLogger{s},
 	}
-	// Pebble tries again at once and for ever what fails in the background, and commits come to wait for it.
-	p.EventListener = &pebble.EventListener{BackgroundError: s.fail}
+	p.EventListener = &pebble.EventListener{
+		// Pebble tries again at once and for ever what fails in the background, and commits come to wait for it.
+		BackgroundError: s.fail,
+		// Who reads what is damaged gets an error; the others go on.
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			s.logger.Error("data in the store is damaged and cannot be read; restore a backup", "file", info.Path, "error", info.Details)
+		},
+	}
 	// What has just been flushed is soon compacted; compressing it would cost more than it saves.
 	p.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	p.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
