@@ -25,9 +25,9 @@ func TestWhatWasAcknowledgedSurvivesTheLossOfPower(t *testing.T) {
 	for _, kept := range []int{0, 50, 100} {
 		t.Run(fmt.Sprintf("%d%% of unsynced data", kept), func(t *testing.T) {
 			t.Parallel()
-			h := history{padding: 5000}
+			h := history{padding: 7000}
 			crashes := crashesOf(t, h, kept)
-			if len(crashes) < 20 {
+			if len(crashes) < 10 {
 				t.Errorf("there were only %d crashes", len(crashes))
 			}
 			for _, c := range crashes {
@@ -53,7 +53,7 @@ func TestWhatWasAcknowledgedSurvivesTheLossOfPower(t *testing.T) {
 // crashesOf writes a history and lets the power fail now and then.
 func crashesOf(t *testing.T, h history, kept int) []crash {
 	t.Helper()
-	const rounds, perRound = 3, 40
+	const rounds, perRound = 3, 25
 	disk := vfs.NewCrashableMem()
 	var committed, appended atomic.Int64
 	var mu sync.Mutex
@@ -65,7 +65,7 @@ func crashesOf(t *testing.T, h history, kept int) []crash {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if random.IntN(30) == 0 {
+		if random.IntN(40) == 0 {
 			// What is acknowledged from here on may be on the disk or not.
 			c := crash{committed: int(committed.Load()), appended: int(appended.Load())}
 			c.disk = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: random})

@@ -68,9 +68,12 @@ func Open(dir string, options Options) (*Store, error) {
 	if err := s.failed.Load(); err != nil {
 		return nil, errors.Join(explainOpen(dir, *err), db.Close())
 	}
-	for _, step := range []func() error{func() error { return s.checkFormat(dir) }, s.loadTerm, s.loadJobs, s.loadSpans} {
+	if err := s.checkFormat(dir); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	for _, step := range []func() error{s.loadTerm, s.loadJobs, s.loadSpans} {
 		if err := step(); err != nil {
-			return nil, errors.Join(err, db.Close())
+			return nil, errors.Join(explainOpen(dir, err), db.Close())
 		}
 	}
 	return s, nil

@@ -85,6 +85,9 @@ func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
 	}
 	s.log.Lock()
 	defer s.log.Unlock()
+	if b.Term != 0 && b.Term != s.term {
+		return store.ErrDeposed // by this server itself, in a later term
+	}
 	w, err := s.log.Prepare(b, func(number uint64) ([]byte, error) { return s.readBlock(ctx, number) })
 	if err != nil {
 		return err

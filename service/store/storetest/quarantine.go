@@ -124,7 +124,9 @@ func damagedLogs(t *testing.T, h Harness) {
 	ref, other := store.LogRef{Job: id(1), Attempt: 1}, store.LogRef{Job: id(1), Attempt: 2}
 	ends := []store.LogEnd{{Ref: ref, Bytes: 6}, {Ref: other, Bytes: 1}}
 	chunks := []store.Chunk{
-		{Ref: ref, Data: []byte("ab")}, {Ref: ref, Offset: 2, Data: []byte("cd")}, {Ref: ref, Offset: 4, Data: []byte("ef")},
+		{Ref: ref, Data: []byte("ab")},
+		{Ref: ref, Offset: 2, Data: []byte("cd")},
+		{Ref: ref, Offset: 4, Data: []byte("ef")},
 		{Ref: other, Data: []byte("x")},
 	}
 	if err := s.AppendLogs(t.Context(), chunks, ends); err != nil {
