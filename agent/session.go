@@ -69,6 +69,7 @@ type session struct {
 	welcomed       bool
 	reconnectAfter time.Duration
 	cancel         context.CancelCauseFunc
+	pace           pace
 }
 
 // run returns why the session ended.
@@ -215,6 +216,9 @@ func (s *session) write(ctx context.Context) error {
 		if len(frame.GetMessages())+len(reports) > 0 {
 			if err := s.send(frame); err != nil {
 				return s.why(err)
+			}
+			if len(reports) < frameMessages {
+				s.pace.gather(ctx)
 			}
 			if ctx.Err() == nil {
 				continue

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,10 @@ type cgroups struct {
 	prefix   string // of the names of all groups that this agent makes, in this life and others
 	memory   string // the same in version 1's hierarchy for memory; empty: none
 	version2 bool
+
+	mu   sync.Mutex
+	last int
+	free []string // groups of version 2 that are empty and as they were made; making one costs more than starting a process
 }
 
 // openCgroups finds out what can be used. instance tells the groups of agents on one machine apart.
@@ -130,18 +135,60 @@ func ownGroups() (map[string]string, error) {
 
 // group is the scope of one step.
 type group struct {
+	of       *cgroups
 	dir      string
 	memory   string // version 1's group for memory; empty: none
 	version2 bool
+	lent     bool // it goes back to the free ones
+}
+
+// take returns a group of version 2 that is empty.
+func (c *cgroups) take() (*group, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := &group{of: c, version2: true, lent: true}
+	if n := len(c.free); n > 0 {
+		g.dir, c.free = c.free[n-1], c.free[:n-1]
+		return g, nil
+	}
+	c.last++
+	g.dir = filepath.Join(c.root, c.prefix+"free-"+strconv.Itoa(c.last))
+	return g, makeGroup(g.dir)
+}
+
+// give takes a group back if the step has left it as it was: without groups below, without controllers for those, and not
+// frozen. It reports whether it did.
+func (c *cgroups) give(dir string) bool {
+	for file, want := range map[string]string{"cgroup.subtree_control": "", "cgroup.freeze": "0", "cgroup.type": "domain"} {
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil || strings.TrimSpace(string(data)) != want {
+			return false
+		}
+	}
+	var stat unix.Stat_t
+	if unix.Stat(dir, &stat) != nil || stat.Nlink != 2 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free = append(c.free, dir)
+	return true
+}
+
+func makeGroup(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("making a control group: %w", err)
+	}
+	return nil
 }
 
 func (c *cgroups) create(id string, memoryLimit int64) (*group, error) {
-	g := &group{dir: filepath.Join(c.root, c.prefix+id), version2: c.version2}
-	if err := os.Mkdir(g.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("making a control group: %w", err)
+	if memoryLimit <= 0 && c.version2 {
+		return c.take()
 	}
-	if memoryLimit <= 0 {
-		return g, nil
+	g := &group{dir: filepath.Join(c.root, c.prefix+id), version2: c.version2}
+	if err := makeGroup(g.dir); err != nil || memoryLimit <= 0 {
+		return g, err
 	}
 	limit := []byte(strconv.FormatInt(memoryLimit, 10))
 	if c.version2 && os.WriteFile(filepath.Join(g.dir, "memory.max"), limit, 0) == nil {
@@ -228,6 +275,9 @@ func (g *group) populated() bool {
 
 // oomKilled reports whether the kernel killed a process of the group for want of memory.
 func (g *group) oomKilled() bool {
+	if g.lent {
+		return false // it has no limit
+	}
 	file := filepath.Join(g.dir, "memory.events")
 	if g.memory != "" {
 		file = filepath.Join(g.memory, "memory.oom_control")
@@ -246,6 +296,9 @@ func (g *group) oomKilled() bool {
 
 // close removes the groups. A process that has just ended may hold one for a moment.
 func (g *group) close() {
+	if g.lent && g.of.give(g.dir) {
+		return
+	}
 	for _, dir := range []string{g.dir, g.memory} {
 		for pause := killPause; dir != "" && pause < time.Second; pause *= 2 {
 			if err := removeGroup(dir); err == nil || errors.Is(err, os.ErrNotExist) {

@@ -15,18 +15,23 @@ import (
 // orphans knows the children that the agent has started itself, so that it can tell from them the processes that it has
 // adopted because their parents ended.
 type orphans struct {
+	starting sync.RWMutex // held for reading while a child is started, so that reap cannot take it for an orphan
+
 	mu       sync.Mutex
 	children map[int]*tree // by the first process of each running step; nil for steps in control groups
+	reaping  bool          // reap will be called
 }
 
 func newOrphans() *orphans { return &orphans{children: make(map[int]*tree)} }
 
-// track starts a child. The lock spans the start, so that reap cannot take it for an orphan.
+// track starts a child.
 func (o *orphans) track(start func() (int, error)) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.starting.RLock()
+	defer o.starting.RUnlock()
 	pid, err := start()
 	if err == nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		o.children[pid] = nil
 	}
 	return err
@@ -57,10 +62,26 @@ func (o *orphans) forget(pid int) {
 	delete(o.children, pid)
 }
 
-// reap collects adopted processes that have ended. The children that os/exec waits for are left alone.
-func (o *orphans) reap() {
+// reapDelay is how long adopted processes that have ended may stay: looking for them means looking at all processes.
+const reapDelay = 100 * time.Millisecond
+
+// reapSoon has reap called before long.
+func (o *orphans) reapSoon() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !o.reaping {
+		o.reaping = true
+		time.AfterFunc(reapDelay, o.reap)
+	}
+}
+
+// reap collects adopted processes that have ended. The children that os/exec waits for are left alone.
+func (o *orphans) reap() {
+	o.starting.Lock()
+	defer o.starting.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.reaping = false
 	for _, p := range processes() {
 		if _, own := o.children[p.pid]; p.parent == os.Getpid() && p.zombie && !own {
 			_, _ = unix.Wait4(p.pid, nil, unix.WNOHANG, nil)

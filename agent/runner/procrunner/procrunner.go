@@ -208,7 +208,7 @@ func (p *process) Wait() runner.Result {
 	result := runner.Result{ExitCode: runner.ExitFailure, OOMKilled: p.scope.oomKilled()}
 	p.scope.close()
 	if p.adopts {
-		p.orphans.reap()
+		p.orphans.reapSoon()
 	}
 	if err != nil {
 		return result // the process was taken from under us; nothing is known of its end
