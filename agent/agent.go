@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -122,7 +123,11 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(a.run(ctx), a.journal.close())
+	err = errors.Join(a.run(ctx), a.journal.close())
+	if closer, ok := config.Runner.(io.Closer); ok {
+		err = errors.Join(err, closer.Close())
+	}
+	return err
 }
 
 // instance names this agent among those of the machine.

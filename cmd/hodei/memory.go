@@ -22,7 +22,7 @@ func tuneMemory(percent int) {
 // is how large it becomes. The bounds keep a small heap from growing many times over, and a large one from being collected
 // all the time.
 const (
-	serverHeapGrowth = 48 << 20
+	serverHeapGrowth = 40 << 20
 	mostGCPercent    = 400
 	leastGCPercent   = 40
 )

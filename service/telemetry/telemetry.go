@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 )
@@ -67,7 +68,8 @@ func newMeters(ctx context.Context, what *resource.Resource, registry *prometheu
 	if err != nil {
 		return nil, fmt.Errorf("making the exporter for Prometheus: %w", err)
 	}
-	options := []metric.Option{metric.WithResource(what), metric.WithReader(reader), metric.WithCardinalityLimit(seriesLimit)}
+	options := []metric.Option{metric.WithResource(what), metric.WithReader(reader), metric.WithCardinalityLimit(seriesLimit),
+		metric.WithExemplarFilter(exemplar.AlwaysOffFilter)} // they cost memory for each series
 	send, err := wanted("METRICS")
 	if err != nil {
 		return nil, err

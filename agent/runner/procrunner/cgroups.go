@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,7 +140,8 @@ type group struct {
 	dir      string
 	memory   string // version 1's group for memory; empty: none
 	version2 bool
-	lent     bool // it goes back to the free ones
+	lent     bool        // it goes back to the free ones
+	killed   atomic.Bool // it does not: some kernels kill at once whoever is born into a group that was killed before
 }
 
 // take returns a group of version 2 that is empty.
@@ -151,9 +153,13 @@ func (c *cgroups) take() (*group, error) {
 		g.dir, c.free = c.free[n-1], c.free[:n-1]
 		return g, nil
 	}
-	c.last++
-	g.dir = filepath.Join(c.root, c.prefix+"free-"+strconv.Itoa(c.last))
-	return g, makeGroup(g.dir)
+	for {
+		c.last++
+		g.dir = filepath.Join(c.root, c.prefix+"free-"+strconv.Itoa(c.last))
+		if err := os.Mkdir(g.dir, 0o755); !errors.Is(err, os.ErrExist) {
+			return g, explainMake(err)
+		}
+	}
 }
 
 // give takes a group back if the step has left it as it was: without groups below, without controllers for those, and not
@@ -175,11 +181,23 @@ func (c *cgroups) give(dir string) bool {
 	return true
 }
 
-func makeGroup(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("making a control group: %w", err)
+// removeFree removes the free groups.
+func (c *cgroups) removeFree() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var problems []error
+	for _, dir := range c.free {
+		problems = append(problems, os.Remove(dir))
 	}
-	return nil
+	c.free = nil
+	return errors.Join(problems...)
+}
+
+func explainMake(err error) error {
+	if err == nil || errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return fmt.Errorf("making a control group: %w", err)
 }
 
 func (c *cgroups) create(id string, memoryLimit int64) (*group, error) {
@@ -187,7 +205,7 @@ func (c *cgroups) create(id string, memoryLimit int64) (*group, error) {
 		return c.take()
 	}
 	g := &group{dir: filepath.Join(c.root, c.prefix+id), version2: c.version2}
-	if err := makeGroup(g.dir); err != nil || memoryLimit <= 0 {
+	if err := explainMake(os.Mkdir(g.dir, 0o755)); err != nil || memoryLimit <= 0 {
 		return g, err
 	}
 	limit := []byte(strconv.FormatInt(memoryLimit, 10))
@@ -255,6 +273,7 @@ const killPause = 200 * time.Microsecond
 
 func (g *group) kill() {
 	for pause := killPause; g.populated(); pause = min(2*pause, 50*time.Millisecond) {
+		g.killed.Store(true)
 		if !g.version2 || os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0) != nil {
 			for _, pid := range g.pids() {
 				_ = unix.Kill(pid, unix.SIGKILL)
@@ -296,7 +315,7 @@ func (g *group) oomKilled() bool {
 
 // close removes the groups. A process that has just ended may hold one for a moment.
 func (g *group) close() {
-	if g.lent && g.of.give(g.dir) {
+	if g.lent && !g.killed.Load() && g.of.give(g.dir) {
 		return
 	}
 	for _, dir := range []string{g.dir, g.memory} {

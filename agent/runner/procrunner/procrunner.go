@@ -86,6 +86,14 @@ func (r *Runner) Recover() error {
 	return nil
 }
 
+// Close removes what is kept for further steps. No step may be running.
+func (r *Runner) Close() error {
+	if r.cgroups == nil {
+		return nil
+	}
+	return r.cgroups.removeFree()
+}
+
 // scope finds the processes of one step.
 type scope interface {
 	pids() []int

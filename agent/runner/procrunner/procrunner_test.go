@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ func TestConformance(t *testing.T) {
 		r := procrunner.New(procrunner.Options{Instance: "test"})
 		t.Logf("processes are found by %s", r.Mode())
 		runnertest.Run(t, r)
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
 		left, err := filepath.Glob("/sys/fs/cgroup/*/hodei-test-*")
 		if err != nil || len(left) > 0 {
 			t.Errorf("control groups are left: %v %v", left, err)
@@ -30,6 +34,45 @@ func TestConformance(t *testing.T) {
 	t.Run("Subreaper", func(t *testing.T) {
 		runnertest.Run(t, procrunner.New(procrunner.Options{NoCgroups: true}))
 	})
+}
+
+// groupOf runs a script in a step and returns the control group that it ran in.
+func groupOf(t *testing.T, r *procrunner.Runner, script string) string {
+	t.Helper()
+	var out, stderr bytes.Buffer
+	p, err := r.Start(runner.Command{
+		ID: "group", Argv: []string{"sh", "-c", `sed -n s/^0:://p /proc/self/cgroup; ` + script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(),
+		Stdout: &out, Stderr: &stderr, Grace: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result := p.Wait(); result.ExitCode != 0 {
+		t.Fatalf("%+v: %s", result, &stderr)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// A control group is used again when a step has left it as it was, and not when it has changed it.
+func TestGroupsAreUsedAgainUnlessAStepChangedThem(t *testing.T) {
+	r := procrunner.New(procrunner.Options{Instance: "testreuse"})
+	if r.Mode() != "cgroup2" {
+		t.Log("this machine has no control groups of version 2, so there is nothing to use again")
+		return
+	}
+	mount := "$(sed -n 's/.* \\([^ ]*\\) [^ ]* - cgroup2 .*/\\1/p' /proc/self/mountinfo | head -1)"
+	own := mount + "$(sed -n s/^0:://p /proc/self/cgroup)"
+	first := groupOf(t, r, "true")
+	if again := groupOf(t, r, "mkdir "+own+"/below"); again != first {
+		t.Errorf("a group that was left as it was is not used again: %s, then %s", first, again)
+	}
+	second := groupOf(t, r, "ls -d "+own+"/below 2>/dev/null && exit 1 || true")
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob("/sys/fs/cgroup/*/hodei-testreuse-*"); err != nil || len(left) > 0 {
+		t.Errorf("%s and %s are left: %v %v", first, second, left, err)
+	}
 }
 
 func TestMemoryLimitIsNamedAsTheCause(t *testing.T) {
