@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -70,6 +71,9 @@ type session struct {
 	reconnectAfter time.Duration
 	cancel         context.CancelCauseFunc
 	pace           pace
+
+	mu   sync.Mutex // held while a frame is taken in
+	over bool
 }
 
 // run returns why the session ended.
@@ -102,16 +106,16 @@ func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClie
 	if err := s.handleAll(frame); err != nil {
 		return err
 	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		cancel(s.read())
-	}()
-	err = s.write(ctx)
-	// What the reader has in its hands belongs to this session: the next one tells the server of all attempts that there are.
-	cancel(err)
-	<-read
-	return err
+	go func() { cancel(s.read()) }()
+	defer s.end()
+	return s.write(ctx)
+}
+
+// end makes sure that the reader takes nothing in any more: the next session tells the server of all attempts that there are.
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
 }
 
 // receive waits for a frame, for no longer than a lease.
@@ -261,11 +265,21 @@ func (s *session) read() error {
 			return err
 		}
 		silence.Reset(s.agent.lease.duration())
-		if err := s.handleAll(frame); err != nil {
+		if err := s.takeIn(frame); err != nil {
 			return err
 		}
 		s.agent.signal()
 	}
+}
+
+// takeIn does what a frame says, unless the session is over.
+func (s *session) takeIn(frame *hwpv1.ConnectResponse) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return io.EOF
+	}
+	return s.handleAll(frame)
 }
 
 // handleAll does what a frame says: attempts are taken first.

@@ -58,7 +58,8 @@ func (b *Batch) Empty() bool {
 	return len(b.Accepted)+len(b.Changed)+len(b.Ends)+len(b.Requests)+len(b.Records) == 0
 }
 
-// Request remembers a submit, so that its repetition gives the same jobs.
+// Request remembers a submit, so that its repetition gives the same jobs. An ID may be used again when it has expired, so with
+// a later Expires.
 type Request struct {
 	ID      string    // namespace, a slash, and what the client chose
 	Hash    [32]byte  // of the body
@@ -90,7 +91,8 @@ type Jobs interface {
 type Expirer interface {
 	// Expire removes jobs that ended before a time, with their logs, and requests that expired before another one (those
 	// up to 12 hours later may stay). It does a bounded piece of work and returns how many jobs it removed and whether there
-	// is more to do. Jobs that have not ended are never touched.
+	// is more to do. Jobs that have not ended are never touched. Where several servers share a store, only the one that leads
+	// may: for others it fails with ErrDeposed.
 	Expire(ctx context.Context, endedBefore, expiredBefore time.Time) (removed int, more bool, err error)
 }
 

@@ -68,8 +68,10 @@ func newMeters(ctx context.Context, what *resource.Resource, registry *prometheu
 	if err != nil {
 		return nil, fmt.Errorf("making the exporter for Prometheus: %w", err)
 	}
-	options := []metric.Option{metric.WithResource(what), metric.WithReader(reader), metric.WithCardinalityLimit(seriesLimit),
-		metric.WithExemplarFilter(exemplar.AlwaysOffFilter)} // they cost memory for each series
+	options := []metric.Option{
+		metric.WithResource(what), metric.WithReader(reader), metric.WithCardinalityLimit(seriesLimit),
+		metric.WithExemplarFilter(exemplar.AlwaysOffFilter),
+	} // they cost memory for each series
 	send, err := wanted("METRICS")
 	if err != nil {
 		return nil, err

@@ -38,11 +38,10 @@ func duration(t *rapid.T, name string) time.Duration {
 }
 
 func instant(t *rapid.T, name string) time.Time {
-	n := rapid.Int64Range(-1<<62, 1<<62).Draw(t, name)
-	if n == 0 {
+	if rapid.IntRange(0, 5).Draw(t, name+" is not known") == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, n).UTC()
+	return time.Unix(0, rapid.Int64Range(-1<<62, 1<<62).Draw(t, name)).UTC() // 1970 itself is a time like any other
 }
 
 func cause(t *rapid.T, name string) job.Cause {
@@ -152,22 +151,4 @@ func TestNewerAndDamagedRecordsAreRefused(t *testing.T) {
 	if _, err := storerecord.DecodeJob(job.ID{1}, spec, state); err == nil {
 		t.Error("a job with one step and a status for two was read")
 	}
-}
-
-func FuzzDecode(f *testing.F) {
-	j := job.Job{Spec: &job.Spec{Steps: []job.Step{{Name: "s", Env: map[string]string{"a": "b"}}}}, State: job.Running, Steps: make([]job.StepStatus, 1)}
-	f.Add(storerecord.AppendSpec(nil, j.Spec))
-	f.Add(storerecord.AppendState(nil, &j))
-	f.Add(storerecord.AppendLogEnd(nil, &store.LogEnd{Streams: make([]store.StreamTotal, 1)}))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var c store.Chunk
-		_, specErr := storerecord.DecodeSpec(data)
-		_, jobErr := storerecord.DecodeJob(job.ID{1}, data, data)
-		_, endErr := storerecord.DecodeLogEnd(data, store.LogRef{})
-		_, requestErr := storerecord.DecodeRequest(data, "r")
-		if chunkErr := storerecord.DecodeChunk(data, &c); len(data) == 0 &&
-			(specErr == nil || jobErr == nil || endErr == nil || requestErr == nil || chunkErr == nil) {
-			t.Fatal("an empty record was read")
-		}
-	})
 }
