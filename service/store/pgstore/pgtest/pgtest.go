@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -169,10 +170,32 @@ func (s *Server) awaitReady(ask *exec.Cmd) error {
 }
 
 // Pause stops the server for a while, as if its machine hung; Resume lets it go on.
-func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error { return s.signalAll(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
-func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Resume() error { return s.signalAll(syscall.SIGCONT) }
+
+// signalAll sends a signal to the server's first process, which makes the others, and then to those.
+func (s *Server) signalAll(signal syscall.Signal) error {
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", s.cmd.Process.Pid)
+	children, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("looking for the processes of PostgreSQL: %w", err)
+	}
+	for field := range strings.FieldsSeq(string(children)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
 
 // Crash stops the server at once, without a checkpoint; Restart starts it again, and it recovers.
 func (s *Server) Crash() error {
