@@ -272,11 +272,21 @@ func (o *output) begin() {
 	}
 }
 
+// pumpBytes is how much is read at once, and pumpBuffers where to: for short steps making them would cost more than using them.
+const pumpBytes = 32 << 10
+
+var pumpBuffers sync.Pool
+
 // pump copies until the pipe ends. After finish it goes on for as long as there is something to read. A writer that fails
 // does not hold up the process: its output is read and dropped.
 func pump(w io.Writer, r *os.File) {
 	defer r.Close() //nolint:errcheck // a pipe that was read to its end
-	buffer := make([]byte, 32<<10)
+	memory, ok := pumpBuffers.Get().(*[pumpBytes]byte)
+	if !ok {
+		memory = new([pumpBytes]byte)
+	}
+	defer pumpBuffers.Put(memory)
+	buffer := memory[:]
 	var late bool
 	for {
 		n, err := r.Read(buffer)

