@@ -215,10 +215,7 @@ func TestHistoriesOfJobsAreLinearizable(t *testing.T) {
 // The same with jobs in a database, which is killed too.
 func TestHistoriesOfJobsInPostgresAreLinearizable(t *testing.T) {
 	t.Parallel()
-	f := &faults{database: startPostgres(t), deck: []string{"database", "server", "cut", "agent"}}
-	if !f.database.Owned() {
-		f.deck = f.deck[1:] // it belongs to somebody else
-	}
+	f := &faults{database: startOwnPostgres(t), deck: []string{"database", "server", "cut", "agent"}}
 	f.world = newWorld(t, "--store", newDatabase(t, f.database))
 	checkHistories(t, f)
 }

@@ -15,10 +15,21 @@ import (
 	"github.com/hodei-jobs/hodei/service/store/pgstore/pgtest"
 )
 
-// startPostgres starts a PostgreSQL for one test.
+// startPostgres gives one test a PostgreSQL that it does not stop.
 func startPostgres(t *testing.T) *pgtest.Server {
 	t.Helper()
-	s, err := pgtest.Start()
+	return postgresFrom(t, pgtest.Start)
+}
+
+// startOwnPostgres gives one test a PostgreSQL that it may kill.
+func startOwnPostgres(t *testing.T) *pgtest.Server {
+	t.Helper()
+	return postgresFrom(t, pgtest.StartOwn)
+}
+
+func postgresFrom(t *testing.T, start func() (*pgtest.Server, error)) *pgtest.Server {
+	t.Helper()
+	s, err := start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,10 +130,7 @@ func TestPostgresThatCannotBeUsed(t *testing.T) {
 // While the database is away nothing is acknowledged, and when it is back everything goes on by itself.
 func TestPostgresStoppedInTheMiddle(t *testing.T) {
 	t.Parallel()
-	db := startPostgres(t)
-	if !db.Owned() {
-		t.Skipf("%s names the database, and this test must stop it", pgtest.Variable)
-	}
+	db := startOwnPostgres(t)
 	w := newWorld(t, "--store", newDatabase(t, db))
 	w.agent("w1")
 	run := startDaemon(t, w.env(), "hodei", "run", "--", "sh", "-c", "for i in $(seq 100); do echo $i; sleep 0.05; done; exit 3")

@@ -163,7 +163,7 @@ func schemaOf(t *testing.T, database string) string {
 // The server crashes and hangs in the middle. Writers wait, and go on when it is back.
 func TestServerThatGoesAwayAndComesBack(t *testing.T) {
 	t.Parallel()
-	own, err := pgtest.Start()
+	own, err := pgtest.StartOwn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,9 +172,6 @@ func TestServerThatGoesAwayAndComesBack(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if !own.Owned() {
-		t.Skip("the server is not ours to stop")
-	}
 	s := open(t, own.URL)
 	defer s.Close()
 	term, err := s.Lead(t.Context())
@@ -221,7 +218,7 @@ func TestServerThatGoesAwayAndComesBack(t *testing.T) {
 // A machine that takes connections and says nothing is waited for like one that is not there.
 func TestServerThatHangsAtConnecting(t *testing.T) {
 	t.Parallel()
-	own, err := pgtest.Start()
+	own, err := pgtest.StartOwn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,9 +227,6 @@ func TestServerThatHangsAtConnecting(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if !own.Owned() {
-		t.Skip("the server is not ours to stop")
-	}
 	s := open(t, own.URL+"&connect_timeout=1")
 	defer s.Close()
 	killer := connect(t, own.URL)

@@ -37,6 +37,11 @@ func Start() (*Server, error) {
 	if url := os.Getenv(Variable); url != "" {
 		return &Server{URL: url}, nil
 	}
+	return StartOwn()
+}
+
+// StartOwn is Start for tests that stop, pause or kill the server: it is one of their own, whatever HODEI_TEST_POSTGRES says.
+func StartOwn() (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -72,6 +77,18 @@ func binaries() (string, error) {
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
 		return "", fmt.Errorf("there is no PostgreSQL: install it (Debian: postgresql), or set %s to the URL of one", Variable)
+	}
+	// Packages are tested side by side, and only one may install at a time.
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "hodei-postgres-install.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close() //nolint:errcheck // which also ends the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("waiting for another test to install PostgreSQL: %w", err)
+	}
+	if dir := find(); dir != "" {
+		return dir, nil
 	}
 	for _, args := range [][]string{{"update", "-q"}, {"install", "-y", "-q", "--no-install-recommends", "postgresql"}} {
 		cmd := exec.Command("apt-get", args...)
@@ -208,9 +225,6 @@ func (s *Server) Crash() error {
 
 // Restart ends a Crash.
 func (s *Server) Restart() error { return s.run() }
-
-// Owned reports whether the server was started by Start, and may be stopped and killed.
-func (s *Server) Owned() bool { return s.cmd != nil }
 
 // Stop ends a server that Start has started, and removes its data.
 func (s *Server) Stop() error {
