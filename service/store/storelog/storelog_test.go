@@ -1,6 +1,10 @@
 package storelog_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -267,6 +271,39 @@ func TestDamagedPagesAndJobsAreSetAside(t *testing.T) {
 	}
 	if list, err := e.log.ListJobs(t.Context(), store.Filter{}, job.ID{}, 1000); err != nil || len(list) != 64 {
 		t.Errorf("the list has %d jobs, %v", len(list), err)
+	}
+}
+
+// endsWhileRead lets a job end right after its page was read.
+type endsWhileRead struct {
+	*engine
+	end *store.Batch
+}
+
+func (e *endsWhileRead) PagesFrom(ctx context.Context, from job.ID, n int) ([]storelog.Page, error) {
+	pages, err := e.engine.PagesFrom(ctx, from, n)
+	if b := e.end; b != nil {
+		e.end = nil
+		err = errors.Join(err, e.commit(b))
+	}
+	return pages, err
+}
+
+// A job that ends while old ones are looked for is neither removed, nor taken for one that cannot be read, nor is what is
+// between the jobs that go on its two sides.
+func TestJobThatEndsDuringASweepStays(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	e := &endsWhileRead{engine: newEngine()}
+	e.log = storelog.New(e, slog.New(slog.NewTextHandler(&log, nil)))
+	jobs := []*job.Job{advance(t, advance(t, newJob(t, 1, nil))), advance(t, newJob(t, 2, nil)), advance(t, advance(t, newJob(t, 3, nil)))}
+	if err := e.commit(&store.Batch{Accepted: jobs}); err != nil {
+		t.Fatal(err)
+	}
+	e.end = &store.Batch{Changed: []*job.Job{advance(t, jobs[1])}}
+	sweep, _, err := e.log.Sweep(t.Context(), id(1_000_000).Time(), job.ID{})
+	if err != nil || sweep.Removed != 2 || len(sweep.Jobs) != 2 || len(sweep.Pages) != 0 || log.Len() != 0 {
+		t.Errorf("%d jobs go in the runs %v, with the pages %v, %v; the log has %s", sweep.Removed, sweep.Jobs, sweep.Pages, err, &log)
 	}
 }
 

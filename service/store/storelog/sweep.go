@@ -2,6 +2,7 @@ package storelog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -74,7 +75,13 @@ func (w *Sweep) look(s *Jobs, stored *Page, before time.Time) {
 			continue
 		}
 		j, err := s.job(p, i)
+		if errors.Is(err, errMoved) { // just now, so it is not old
+			stays |= 1 << i
+			w.jobsOpen = false
+			continue
+		}
 		if err != nil {
+			w.jobsOpen = false
 			s.logger.Error("a job that cannot be read is kept beyond its time", "error", err)
 			stays |= 1 << i
 			continue
