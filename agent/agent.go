@@ -124,6 +124,7 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	err = errors.Join(a.run(ctx), a.journal.close())
+	a.workDirs.close()
 	if closer, ok := config.Runner.(io.Closer); ok {
 		err = errors.Join(err, closer.Close())
 	}

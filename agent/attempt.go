@@ -41,7 +41,7 @@ type attempt struct {
 	verdict  *hwpv1.Outcome // why the attempt is being stopped
 	stepStop *hwpv1.Outcome // why the step is being stopped
 	force    bool
-	work     string               // the folder in which steps start; made for the first that wants it
+	work     *workDir             // the folder in which steps start; made for the first that wants it
 	steps    []*hwpv1.StepReport  // of the steps that were started; replaced, never changed
 	final    *hwpv1.AttemptReport // the last report
 }
@@ -67,7 +67,7 @@ func (t *attempt) run() {
 		defer timer.Stop()
 	}
 	t.finish(t.runSteps())
-	if t.work != "" {
+	if t.work != nil {
 		t.agent.workDirs.give(t.work)
 	}
 	close(t.ended)
@@ -331,12 +331,13 @@ func (t *attempt) command(i int, step *hwpv1.Step) runner.Command {
 
 // workDir returns the folder of the attempt, the same for all its steps.
 func (t *attempt) workDir() (string, error) {
-	if t.work != "" {
-		return t.work, nil
+	if t.work == nil {
+		var err error
+		if t.work, err = t.agent.workDirs.take(); err != nil {
+			return "", err
+		}
 	}
-	var err error
-	t.work, err = t.agent.workDirs.take()
-	return t.work, err
+	return t.work.path, nil
 }
 
 // inherited are the variables that steps take over from the agent. Everything else of its environment, secrets above all,

@@ -56,8 +56,10 @@ func (o *outbox) add(t *attempt) {
 	}
 }
 
-// run makes reports of news until the context ends.
+// run makes reports of news until the context ends. While there is much news it lets some gather: a short job is then told
+// of once, when it has ended.
 func (o *outbox) run(ctx context.Context) {
+	pace := pace{every: reportTime}
 	for {
 		select {
 		case <-o.stir:
@@ -65,12 +67,14 @@ func (o *outbox) run(ctx context.Context) {
 			return
 		}
 		runtime.Gosched() // others that are about to have news go first, so that one block serves them all
-		o.collect()
+		if o.collect() < frameMessages {
+			pace.gather(ctx)
+		}
 	}
 }
 
-// collect makes reports of all news.
-func (o *outbox) collect() {
+// collect makes reports of all news, and returns how many.
+func (o *outbox) collect() int {
 	o.mu.Lock()
 	news := o.news
 	o.news = nil
@@ -95,6 +99,7 @@ func (o *outbox) collect() {
 	o.reports = append(o.reports, reports...)
 	o.mu.Unlock()
 	o.signal()
+	return len(reports)
 }
 
 // begin starts over: nothing was sent in the new session.

@@ -7,27 +7,27 @@ import (
 	"time"
 )
 
-// A few frames after a quiet time go at once, many are a millisecond apart, and the end of the session does not wait.
+// A few frames after a quiet time go at once, many are frameTime apart, and the end of the session does not wait.
 func TestPaceHoldsBackOnlyWhoIsBusy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var p pace
+		p := pace{every: frameTime}
 		for range 3 { // three jobs with a pause between them
 			start := time.Now()
-			for range frameBurst {
+			for range burst {
 				p.gather(t.Context())
 			}
 			if waited := time.Since(start); waited != 0 {
 				t.Errorf("a short job waited for %v", waited)
 			}
-			time.Sleep(frameBurst * frameTime)
+			time.Sleep(burst * frameTime)
 		}
 		start := time.Now()
-		for range frameBurst + 100 {
+		for range burst + 100 {
 			p.gather(t.Context())
 		}
 		if took := time.Since(start); took != 100*frameTime {
-			t.Errorf("%d frames took %v", frameBurst+100, took)
+			t.Errorf("%d frames took %v", burst+100, took)
 		}
 		over, cancel := context.WithCancel(t.Context())
 		cancel()

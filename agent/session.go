@@ -39,7 +39,7 @@ func (a *agent) keepConnected(ctx context.Context) {
 	wait := shortestWait
 	for {
 		client := newConnectClient(a.config.ServerURL, a.identity.tlsConfig())
-		s := &session{agent: a, shipper: shipper{slots: a.slots, window: defaultWindow}}
+		s := &session{agent: a, shipper: shipper{slots: a.slots, window: defaultWindow}, pace: pace{every: frameTime}}
 		err := s.run(ctx, hwpv1connect.NewWorkerServiceClient(client.client))
 		client.close()
 		if ctx.Err() != nil {
@@ -221,7 +221,7 @@ func (s *session) write(ctx context.Context) error {
 			if err := s.send(frame); err != nil {
 				return s.why(err)
 			}
-			if len(reports) < frameMessages {
+			if len(reports) == 0 { // reports have gathered already
 				s.pace.gather(ctx)
 			}
 			if ctx.Err() == nil {

@@ -17,7 +17,14 @@ type workDirs struct {
 
 	mu   sync.Mutex
 	last int
-	free []string
+	free []*workDir
+}
+
+// workDir is a folder for an attempt. It stays open, because opening it costs more than looking into it.
+type workDir struct {
+	path string
+	open *os.File
+	made os.FileInfo
 }
 
 // workMode is the mode of a folder that is handed out.
@@ -34,7 +41,7 @@ func newWorkDirs(dir string) (*workDirs, error) {
 	return &workDirs{dir: dir}, nil
 }
 
-func (w *workDirs) take() (string, error) {
+func (w *workDirs) take() (*workDir, error) {
 	w.mu.Lock()
 	if n := len(w.free); n > 0 {
 		dir := w.free[n-1]
@@ -43,18 +50,35 @@ func (w *workDirs) take() (string, error) {
 		return dir, nil
 	}
 	w.last++
-	dir := filepath.Join(w.dir, strconv.Itoa(w.last))
+	path := filepath.Join(w.dir, strconv.Itoa(w.last))
 	w.mu.Unlock()
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", fmt.Errorf("making a folder for the attempt: %w", err)
+	dir, err := newWorkDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("making a folder for the attempt: %w", err)
 	}
 	return dir, nil
 }
 
+func newWorkDir(path string) (*workDir, error) {
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return nil, err
+	}
+	open, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	made, err := open.Stat()
+	if err != nil {
+		return nil, errors.Join(err, open.Close())
+	}
+	return &workDir{path, open, made}, nil
+}
+
 // give takes a folder back. What an attempt has left in it is removed, or stays until the agent starts again.
-func (w *workDirs) give(dir string) {
-	if !pristine(dir) {
-		_ = os.RemoveAll(dir)
+func (w *workDirs) give(dir *workDir) {
+	if !dir.pristine() {
+		_ = dir.open.Close()
+		_ = os.RemoveAll(dir.path)
 		return
 	}
 	w.mu.Lock()
@@ -62,17 +86,25 @@ func (w *workDirs) give(dir string) {
 	w.free = append(w.free, dir)
 }
 
-// pristine reports whether a folder is as take makes it.
-func pristine(dir string) bool {
-	info, err := os.Lstat(dir)
-	if err != nil || info.Mode() != workMode {
+// pristine reports whether a folder is the one that was made, as it was made.
+func (d *workDir) pristine() bool {
+	now, err := os.Lstat(d.path)
+	if err != nil || now.Mode() != workMode || !os.SameFile(now, d.made) {
 		return false
 	}
-	f, err := os.Open(dir)
-	if err != nil {
+	if _, err := d.open.Seek(0, io.SeekStart); err != nil {
 		return false
 	}
-	defer f.Close() //nolint:errcheck // only read
-	_, err = f.Readdirnames(1)
+	_, err = d.open.Readdirnames(1)
 	return errors.Is(err, io.EOF)
+}
+
+// close gives up what is kept for further attempts.
+func (w *workDirs) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, dir := range w.free {
+		_ = dir.open.Close()
+	}
+	w.free = nil
 }

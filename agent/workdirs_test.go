@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,7 +23,12 @@ func TestFoldersOfAttemptsAreEmptyWhoeverHadThemBefore(t *testing.T) {
 		"folder":  func(d string) error { return os.Mkdir(filepath.Join(d, "d"), 0o700) },
 		"mode":    func(d string) error { return os.Chmod(d, 0o500) },
 		"gone":    os.Remove,
-		"link":    func(d string) error { return os.Symlink("/", filepath.Join(d, "l")) },
+		"another": func(d string) error { return errors.Join(os.Rename(d, d+"-"), os.Mkdir(d, 0o700)) },
+		"came and went": func(d string) error {
+			f := filepath.Join(d, "f")
+			return errors.Join(os.WriteFile(f, nil, 0o600), os.Remove(f))
+		},
+		"link": func(d string) error { return os.Symlink("/", filepath.Join(d, "l")) },
 		"replaced": func(d string) error {
 			if err := os.Remove(d); err != nil {
 				return err
@@ -34,7 +40,7 @@ func TestFoldersOfAttemptsAreEmptyWhoeverHadThemBefore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := use(d); err != nil {
+		if err := use(d.path); err != nil {
 			t.Fatal(err)
 		}
 		w.give(d)
@@ -42,8 +48,8 @@ func TestFoldersOfAttemptsAreEmptyWhoeverHadThemBefore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if (next == d) != (name == "nothing") || !pristine(next) {
-			t.Errorf("after %s the next attempt starts in %s, pristine: %v", name, next, pristine(next))
+		if (next == d) != (name == "nothing" || name == "came and went") || !next.pristine() {
+			t.Errorf("after %s the next attempt starts in %s, pristine: %v", name, next.path, next.pristine())
 		}
 	}
 }

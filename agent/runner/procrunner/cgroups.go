@@ -8,11 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,10 +27,7 @@ type cgroups struct {
 	prefix   string // of the names of all groups that this agent makes, in this life and others
 	memory   string // the same in version 1's hierarchy for memory; empty: none
 	version2 bool
-
-	mu   sync.Mutex
-	last int
-	free []string // groups of version 2 that are empty and as they were made; making one costs more than starting a process
+	pool     pool // of groups of version 2
 }
 
 // openCgroups finds out what can be used. instance tells the groups of agents on one machine apart.
@@ -140,57 +135,8 @@ type group struct {
 	dir      string
 	memory   string // version 1's group for memory; empty: none
 	version2 bool
-	lent     bool        // it goes back to the free ones
-	killed   atomic.Bool // it does not: some kernels kill at once whoever is born into a group that was killed before
-}
-
-// take returns a group of version 2 that is empty.
-func (c *cgroups) take() (*group, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	g := &group{of: c, version2: true, lent: true}
-	if n := len(c.free); n > 0 {
-		g.dir, c.free = c.free[n-1], c.free[:n-1]
-		return g, nil
-	}
-	for {
-		c.last++
-		g.dir = filepath.Join(c.root, c.prefix+"free-"+strconv.Itoa(c.last))
-		if err := os.Mkdir(g.dir, 0o755); !errors.Is(err, os.ErrExist) {
-			return g, explainMake(err)
-		}
-	}
-}
-
-// give takes a group back if the step has left it as it was: without groups below, without controllers for those, and not
-// frozen. It reports whether it did.
-func (c *cgroups) give(dir string) bool {
-	for file, want := range map[string]string{"cgroup.subtree_control": "", "cgroup.freeze": "0", "cgroup.type": "domain"} {
-		data, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil || strings.TrimSpace(string(data)) != want {
-			return false
-		}
-	}
-	var stat unix.Stat_t
-	if unix.Stat(dir, &stat) != nil || stat.Nlink != 2 {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.free = append(c.free, dir)
-	return true
-}
-
-// removeFree removes the free groups.
-func (c *cgroups) removeFree() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var problems []error
-	for _, dir := range c.free {
-		problems = append(problems, os.Remove(dir))
-	}
-	c.free = nil
-	return errors.Join(problems...)
+	lent     *lent       // the group is from the pool; nil: it is this step's own
+	killed   atomic.Bool // it does not go back: some kernels kill at once whoever is born into a group that was killed before
 }
 
 func explainMake(err error) error {
@@ -202,7 +148,11 @@ func explainMake(err error) error {
 
 func (c *cgroups) create(id string, memoryLimit int64) (*group, error) {
 	if memoryLimit <= 0 && c.version2 {
-		return c.take()
+		l, err := c.pool.take(filepath.Join(c.root, c.prefix+"free-"))
+		if err != nil {
+			return nil, explainMake(err)
+		}
+		return &group{of: c, dir: l.dir, version2: true, lent: l}, nil
 	}
 	g := &group{dir: filepath.Join(c.root, c.prefix+id), version2: c.version2}
 	if err := explainMake(os.Mkdir(g.dir, 0o755)); err != nil || memoryLimit <= 0 {
@@ -228,30 +178,30 @@ func (c *cgroups) create(id string, memoryLimit int64) (*group, error) {
 	return g, nil
 }
 
-// start starts the process in its groups.
-func (g *group) start(cmd *exec.Cmd) (int, error) {
-	if g.version2 {
+// start starts the program in the step's groups.
+func (g *group) start(p *program) (*child, error) {
+	switch {
+	case g.lent != nil:
+		p.attr.Sys.UseCgroupFD, p.attr.Sys.CgroupFD = true, g.lent.folder
+	case g.version2:
 		dir, err := os.Open(g.dir)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		defer dir.Close() //nolint:errcheck // only a handle
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+		p.attr.Sys.UseCgroupFD, p.attr.Sys.CgroupFD = true, int(dir.Fd())
 	}
 	leave, err := g.enterMemory()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer leave()
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	pid := cmd.Process.Pid
-	if !g.version2 {
+	first, err := p.start()
+	if err == nil && !g.version2 {
 		// Children that were born before this line stay outside; kill looks for them by their session too.
-		_ = os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+		_ = os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(first.pid)), 0)
 	}
-	return pid, nil
+	return first, err
 }
 
 func (g *group) pids() []int {
@@ -285,16 +235,19 @@ func (g *group) kill() {
 
 // populated reports whether anything lives in the group, or in groups that the step made below it.
 func (g *group) populated() bool {
-	if !g.version2 {
+	switch {
+	case g.lent != nil:
+		return g.lent.populated()
+	case !g.version2:
 		return len(g.pids()) > 0
 	}
 	data, err := os.ReadFile(filepath.Join(g.dir, "cgroup.events"))
-	return err == nil && bytes.Contains(data, []byte("populated 1"))
+	return err == nil && isPopulated(data)
 }
 
 // oomKilled reports whether the kernel killed a process of the group for want of memory.
 func (g *group) oomKilled() bool {
-	if g.lent {
+	if g.lent != nil {
 		return false // it has no limit
 	}
 	file := filepath.Join(g.dir, "memory.events")
@@ -315,8 +268,11 @@ func (g *group) oomKilled() bool {
 
 // close removes the groups. A process that has just ended may hold one for a moment.
 func (g *group) close() {
-	if g.lent && !g.killed.Load() && g.of.give(g.dir) {
-		return
+	if g.lent != nil {
+		if !g.killed.Load() && g.of.pool.give(g.lent) {
+			return
+		}
+		g.lent.closeFiles()
 	}
 	for _, dir := range []string{g.dir, g.memory} {
 		for pause := killPause; dir != "" && pause < time.Second; pause *= 2 {

@@ -4,7 +4,6 @@ package procrunner
 
 import (
 	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"time"
@@ -25,35 +24,29 @@ type orphans struct {
 func newOrphans() *orphans { return &orphans{children: make(map[int]*tree)} }
 
 // track starts a child.
-func (o *orphans) track(start func() (int, error)) error {
+func (o *orphans) track(start func() (*child, error)) (*child, error) {
 	o.starting.RLock()
 	defer o.starting.RUnlock()
-	pid, err := start()
+	c, err := start()
 	if err == nil {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.children[pid] = nil
+		o.children[c.pid] = nil
 	}
-	return err
+	return c, err
 }
 
 // start starts a step that is found by its family instead of a control group.
-func (o *orphans) start(cmd *exec.Cmd) (scope, error) {
-	t := &tree{orphans: o}
-	err := o.track(func() (int, error) {
-		if err := cmd.Start(); err != nil {
-			return 0, err
-		}
-		t.leader = cmd.Process.Pid
-		return t.leader, nil
-	})
+func (o *orphans) start(p *program) (scope, *child, error) {
+	first, err := o.track(p.start)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	t := &tree{orphans: o, leader: first.pid}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.children[t.leader] = t
-	return t, nil
+	return t, first, nil
 }
 
 func (o *orphans) forget(pid int) {
@@ -75,7 +68,7 @@ func (o *orphans) reapSoon() {
 	}
 }
 
-// reap collects adopted processes that have ended. The children that os/exec waits for are left alone.
+// reap collects adopted processes that have ended. The children that somebody waits for are left alone.
 func (o *orphans) reap() {
 	o.starting.Lock()
 	defer o.starting.Unlock()

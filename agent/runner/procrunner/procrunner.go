@@ -12,8 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +34,7 @@ type Options struct {
 // Runner is a runner.Runner.
 type Runner struct {
 	logger  *slog.Logger
+	null    int      // the descriptor of /dev/null, which steps read
 	cgroups *cgroups // nil: none
 	mark    string   // a variable that every process has where there are no control groups; empty: none
 	orphans *orphans
@@ -48,6 +47,10 @@ func New(options Options) *Runner {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Runner{logger: options.Logger, orphans: newOrphans(), adopts: os.Getpid() == 1}
+	var err error
+	if r.null, err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		r.logger.Warn("steps have no standard input", "error", err)
+	}
 	if !options.NoCgroups {
 		groups, err := openCgroups(options.Instance)
 		if err == nil {
@@ -88,10 +91,11 @@ func (r *Runner) Recover() error {
 
 // Close removes what is kept for further steps. No step may be running.
 func (r *Runner) Close() error {
+	_ = unix.Close(r.null)
 	if r.cgroups == nil {
 		return nil
 	}
-	return r.cgroups.removeFree()
+	return r.cgroups.pool.clear()
 }
 
 // scope finds the processes of one step.
@@ -114,21 +118,18 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := &exec.Cmd{
-		Path: path, Args: c.Argv, Env: c.Env, Dir: c.Dir,
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	if r.mark != "" {
-		cmd.Env = append(slices.Clip(cmd.Env), r.mark)
-	}
-	output, err := connect(cmd, c.Stdout, c.Stderr)
+	output, err := connect(c.Stdout, c.Stderr)
 	if err != nil {
 		return nil, failed("making pipes for the output", err)
 	}
-	p := &process{grace: c.Grace, cmd: cmd, output: output, orphans: r.orphans, adopts: r.adopts, done: make(chan struct{})}
-	if p.scope, err = r.launch(cmd, c); err != nil {
+	first := &program{path: path, argv: c.Argv, attr: syscall.ProcAttr{
+		Dir: c.Dir, Env: r.environment(c.Env), Sys: &syscall.SysProcAttr{Setsid: true},
+		Files: []uintptr{uintptr(r.null), uintptr(output.writes[0]), uintptr(output.writes[1])},
+	}}
+	p := &process{grace: c.Grace, output: output, orphans: r.orphans, adopts: r.adopts, done: make(chan struct{})}
+	if p.scope, p.first, err = r.launch(first, c); err != nil {
 		output.abandon()
-		return nil, explainStart(c, err)
+		return nil, explainStart(c, path, err)
 	}
 	var own syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil {
@@ -138,26 +139,35 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	return p, nil
 }
 
-// launch starts the process inside a scope.
-func (r *Runner) launch(cmd *exec.Cmd, c runner.Command) (scope, error) {
+func (r *Runner) environment(env []string) []string {
+	env = lastOfEach(env)
+	if r.mark != "" {
+		env = append(env, r.mark)
+	}
+	return env
+}
+
+// launch starts a program inside a scope.
+func (r *Runner) launch(p *program, c runner.Command) (scope, *child, error) {
 	if r.cgroups == nil {
-		return r.orphans.start(cmd)
+		return r.orphans.start(p)
 	}
 	group, err := r.cgroups.create(c.ID, c.MemoryLimitBytes)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := r.orphans.track(func() (int, error) { return group.start(cmd) }); err != nil {
+	first, err := r.orphans.track(func() (*child, error) { return group.start(p) })
+	if err != nil {
 		group.close()
-		return nil, err
+		return nil, nil, err
 	}
-	return group, nil
+	return group, first, nil
 }
 
 // process is a running step.
 type process struct {
 	grace   time.Duration
-	cmd     *exec.Cmd
+	first   *child
 	scope   scope
 	output  *output
 	orphans *orphans
@@ -208,8 +218,8 @@ func (p *process) terminate() {
 
 // Wait implements runner.Process.
 func (p *process) Wait() runner.Result {
-	state, err := p.cmd.Process.Wait()
-	p.orphans.forget(p.cmd.Process.Pid)
+	status, usage, err := p.first.wait()
+	p.orphans.forget(p.first.pid)
 	p.scope.kill()
 	close(p.done)
 	p.output.finish()
@@ -221,53 +231,52 @@ func (p *process) Wait() runner.Result {
 	if err != nil {
 		return result // the process was taken from under us; nothing is known of its end
 	}
-	result.ExitCode = state.ExitCode()
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+	result.ExitCode = status.ExitStatus()
+	if status.Signaled() {
 		result.Signal = unix.SignalName(status.Signal())
 		result.ExitCode = 128 + int(status.Signal())
 	}
 	// Until it executes its program a child counts the agent's memory as its own, so a smaller peak than that says nothing.
-	if usage, ok := state.SysUsage().(*syscall.Rusage); ok && usage.Maxrss > p.agentRSS {
+	if usage.Maxrss > p.agentRSS {
 		result.Usage.MaxRSSKiB = usage.Maxrss
 	}
-	result.Usage.UserCPU, result.Usage.SystemCPU = state.UserTime(), state.SystemTime()
+	result.Usage.UserCPU, result.Usage.SystemCPU = time.Duration(usage.Utime.Nano()), time.Duration(usage.Stime.Nano())
 	return result
 }
 
 // output carries what the step writes to its writers.
 type output struct {
-	reads  []*os.File
-	writes []*os.File
-	to     []io.Writer
+	reads  [2]*os.File
+	writes [2]int // the step's ends
+	to     [2]io.Writer
 	copies sync.WaitGroup
 }
 
-func connect(cmd *exec.Cmd, stdout, stderr io.Writer) (*output, error) {
-	o := &output{to: []io.Writer{stdout, stderr}}
-	for range o.to {
-		r, w, err := os.Pipe()
-		if err != nil {
-			o.abandon()
+func connect(stdout, stderr io.Writer) (*output, error) {
+	o := &output{to: [2]io.Writer{stdout, stderr}}
+	for i := range o.to {
+		var ends [2]int
+		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+			if i > 0 {
+				_, _ = o.reads[0].Close(), unix.Close(o.writes[0])
+			}
 			return nil, err
 		}
-		o.reads, o.writes = append(o.reads, r), append(o.writes, w)
+		o.reads[i], o.writes[i] = pollable(ends[0], "pipe"), ends[1]
 	}
-	cmd.Stdout, cmd.Stderr = o.writes[0], o.writes[1]
 	return o, nil
 }
 
 func (o *output) abandon() {
-	for _, f := range append(o.reads, o.writes...) {
-		_ = f.Close()
+	for i := range o.to {
+		_, _ = o.reads[i].Close(), unix.Close(o.writes[i])
 	}
 }
 
 // begin starts copying; the step has its ends of the pipes.
 func (o *output) begin() {
-	for _, w := range o.writes {
-		_ = w.Close()
-	}
 	for i, r := range o.reads {
+		_ = unix.Close(o.writes[i])
 		o.copies.Go(func() { pump(o.to[i], r) })
 	}
 }

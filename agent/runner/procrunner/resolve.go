@@ -13,7 +13,8 @@ import (
 	"github.com/hodei-jobs/hodei/agent/runner"
 )
 
-// resolve checks a command and finds its program, by the command's own PATH and folder.
+// resolve checks a command and finds its program, by the command's own PATH and folder. Whether one that is named by its path
+// can be started is seen when it is.
 func resolve(c runner.Command) (string, error) {
 	if err := check(c); err != nil {
 		return "", err
@@ -24,7 +25,7 @@ func resolve(c runner.Command) (string, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(c.Dir, path)
 		}
-		return path, executable(name, path)
+		return path, nil
 	}
 	var blocked error
 	for _, dir := range filepath.SplitList(lookup(c.Env, "PATH")) {
@@ -67,14 +68,19 @@ func check(c runner.Command) error {
 			return runner.Invalid(runner.ExitFailure, "the environment entry %q is not NAME=VALUE", entry)
 		}
 	}
-	info, err := os.Stat(c.Dir)
+	return nil
+}
+
+// usable says what is wrong with the folder in which a step is to start.
+func usable(dir string) error {
+	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return runner.Invalid(runner.ExitFailure, "the working directory %s does not exist on the worker; create it or choose another one", c.Dir)
+		return runner.Invalid(runner.ExitFailure, "the working directory %s does not exist on the worker; create it or choose another one", dir)
 	case err != nil:
-		return runner.Invalid(runner.ExitFailure, "the working directory %s cannot be used: %v", c.Dir, err)
+		return runner.Invalid(runner.ExitFailure, "the working directory %s cannot be used: %v", dir, err)
 	case !info.IsDir():
-		return runner.Invalid(runner.ExitFailure, "the working directory %s is not a directory", c.Dir)
+		return runner.Invalid(runner.ExitFailure, "the working directory %s is not a directory", dir)
 	}
 	return nil
 }
@@ -103,9 +109,15 @@ func executable(name, path string) error {
 	return nil
 }
 
-// explainStart turns what the kernel said into what to do.
-func explainStart(c runner.Command, err error) error {
+// explainStart looks for the reason why a program was not started, and turns what the kernel said into what to do.
+func explainStart(c runner.Command, path string, err error) error {
 	name := c.Argv[0]
+	if err := usable(c.Dir); err != nil {
+		return err
+	}
+	if err := executable(name, path); err != nil {
+		return err
+	}
 	switch {
 	case errors.Is(err, syscall.EACCES):
 		return runner.Invalid(runner.ExitNotExecutable, "permission denied to execute %s", name)

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 )
 
 // ExecResult is what Exec measured.
@@ -40,7 +43,7 @@ func Exec(ctx context.Context, options Options) (*ExecResult, error) {
 		return nil, err
 	}
 	begin := time.Now()
-	jobs, err := w.stream(ctx, options)
+	jobs, err := w.stream(ctx, options, alike)
 	if err != nil {
 		return nil, errors.Join(err, w.health())
 	}
@@ -61,7 +64,14 @@ func Exec(ctx context.Context, options Options) (*ExecResult, error) {
 	return r, err
 }
 
-// spawns measures how many times a second this machine starts /bin/true and waits for it, as many at a time as it has CPUs.
+// trueProgram is what both the jobs and the limit run, with the same arguments: GNU's true reads the locale when it has one.
+const trueProgram = "/bin/true"
+
+func alike(_, _, size int) []*hodeiv1.JobSpec {
+	return slices.Repeat([]*hodeiv1.JobSpec{command(trueProgram)}, size)
+}
+
+// spawns measures how many times a second this machine starts the program and waits for it, as many at a time as it has CPUs.
 func spawns(ctx context.Context, d time.Duration) (float64, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -74,7 +84,7 @@ func spawns(ctx context.Context, d time.Duration) (float64, error) {
 	for range runtime.NumCPU() {
 		group.Go(func() error {
 			for time.Since(begin) < d && ctx.Err() == nil {
-				p, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{Files: []*os.File{null, null, null}})
+				p, err := os.StartProcess(trueProgram, []string{trueProgram}, &os.ProcAttr{Files: []*os.File{null, null, null}})
 				if err != nil {
 					return err
 				}

@@ -59,7 +59,7 @@ func Jobs(ctx context.Context, options Options) (*JobsResult, error) {
 		return nil, err
 	}
 	begin := time.Now()
-	jobs, err := w.stream(ctx, options)
+	jobs, err := w.stream(ctx, options, different)
 	if err != nil {
 		return nil, errors.Join(err, w.health())
 	}
@@ -101,8 +101,8 @@ func (w *World) health() error {
 	return nil
 }
 
-// stream submits until there were enough jobs and returns their number when all have ended.
-func (w *World) stream(ctx context.Context, options Options) (int, error) {
+// stream submits what specs makes until there were enough jobs, and returns their number when all have ended.
+func (w *World) stream(ctx context.Context, options Options, specs specsOf) (int, error) {
 	deadline := time.Now().Add(options.Duration)
 	var submitted, ended atomic.Int64
 	enough := func() bool {
@@ -134,7 +134,7 @@ func (w *World) stream(ctx context.Context, options Options) (int, error) {
 				if size <= 0 {
 					return nil
 				}
-				if err := submitBatch(submitting, c, n, batch, size); err != nil {
+				if err := submitBatch(submitting, c, specs(n, batch, size)); err != nil {
 					return err
 				}
 			}
@@ -169,14 +169,19 @@ func (w *World) stream(ctx context.Context, options Options) (int, error) {
 	}
 }
 
-// submitBatch submits jobs that differ, as real ones do.
-func submitBatch(ctx context.Context, c *hodei.Client, submitter, batch, size int) error {
+// specsOf makes the jobs of a submitter's batch.
+type specsOf func(submitter, batch, size int) []*hodeiv1.JobSpec
+
+// different makes jobs that differ, as real ones do.
+func different(submitter, batch, size int) []*hodeiv1.JobSpec {
 	specs := make([]*hodeiv1.JobSpec, size)
 	for i := range specs {
-		specs[i] = &hodeiv1.JobSpec{Steps: []*hodeiv1.Step{{Action: &hodeiv1.Step_Command{Command: &hodeiv1.Command{
-			Argv: []string{"true", strconv.Itoa(submitter) + "-" + strconv.Itoa(batch*batchJobs+i)},
-		}}}}}
+		specs[i] = command("true", strconv.Itoa(submitter)+"-"+strconv.Itoa(batch*batchJobs+i))
 	}
+	return specs
+}
+
+func submitBatch(ctx context.Context, c *hodei.Client, specs []*hodeiv1.JobSpec) error {
 	results, err := c.SubmitBatch(ctx, specs)
 	if err != nil {
 		return err

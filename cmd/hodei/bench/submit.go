@@ -151,7 +151,7 @@ func Queue(ctx context.Context, options Options) (*QueueResult, error) {
 	var took []time.Duration
 	for n := range batches {
 		start := time.Now()
-		if err := submitBatch(ctx, c, 0, n, batchJobs); err != nil {
+		if err := submitBatch(ctx, c, different(0, n, batchJobs)); err != nil {
 			return nil, errors.Join(err, w.health())
 		}
 		took = append(took, time.Since(start))
