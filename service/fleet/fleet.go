@@ -20,9 +20,9 @@ const beatsPerLease = 3
 type Jobs interface {
 	Connect(ctx context.Context, w job.Worker, attempts []job.AttemptRef, forgetful bool) ([]orchestrator.Verdict, error)
 	Disconnect(ctx context.Context, id job.WorkerID, session uint64) error
-	Heartbeat(ctx context.Context, id job.WorkerID, used job.Resources) error
+	Heartbeat(ctx context.Context, id job.WorkerID, session uint64, used job.Resources) error
 	Report(ctx context.Context, id job.WorkerID, reports []orchestrator.Report, acknowledge func()) error
-	AgentDrains(ctx context.Context, id job.WorkerID, draining bool) error
+	AgentDrains(ctx context.Context, id job.WorkerID, session uint64, draining bool) error
 	Lease() time.Duration
 }
 

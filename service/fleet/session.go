@@ -210,7 +210,7 @@ func (s *Session) Owns(ref store.LogRef) bool {
 
 // Heartbeat takes in what the agent's machine does, and answers.
 func (s *Session) Heartbeat(ctx context.Context, used job.Resources) error {
-	if err := s.fleet.jobs.Heartbeat(ctx, s.worker, used); err != nil {
+	if err := s.fleet.jobs.Heartbeat(ctx, s.worker, s.number, used); err != nil {
 		return err
 	}
 	s.push(Heartbeat{})
@@ -236,7 +236,7 @@ func (s *Session) Report(ctx context.Context, reports []orchestrator.Report) err
 
 // AgentDrains takes in the agent's wish for no new jobs, or for new ones again.
 func (s *Session) AgentDrains(ctx context.Context, draining bool) error {
-	return s.fleet.jobs.AgentDrains(ctx, s.worker, draining)
+	return s.fleet.jobs.AgentDrains(ctx, s.worker, s.number, draining)
 }
 
 // Append takes in output; the agent gets LogAcks once it is durable. Output of attempts that the agent was never given is

@@ -86,7 +86,7 @@ func (b *bench) pass(d time.Duration, heartbeats bool) {
 	for end := b.now.Add(d); b.now.Before(end); {
 		b.now = b.now.Add(leaseCheck)
 		if heartbeats {
-			b.turn(&heartbeat{id: "wkr_1"})
+			b.turn(&heartbeat{id: "wkr_1", session: 1})
 		} else {
 			b.turn()
 		}
@@ -170,7 +170,7 @@ func TestWorkerThatWasHeldUpGetsJobsAgain(t *testing.T) {
 	if len(b.assigned) != 0 {
 		t.Error("a lost worker got a job")
 	}
-	b.turn(&heartbeat{id: "wkr_1"})
+	b.turn(&heartbeat{id: "wkr_1", session: 1})
 	if len(b.assigned) != 1 {
 		t.Error("a worker that is heard again gets no jobs")
 	}
@@ -234,6 +234,20 @@ func TestOlderConnectionDoesNotTakeThePlaceOfANewerOne(t *testing.T) {
 		if s := b.state(id); older.err == nil || s != job.Running {
 			t.Errorf("%s: the job is %s, and the older connection got %v", name, s, older.err)
 		}
+	}
+}
+
+func TestLateWordOfAnOlderSessionChangesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.turn(connection(1, 1))
+	b.turn(connection(2, 2), &agentDrain{id: "wkr_1", session: 1, draining: true})
+	id, _ := b.running() // needs a worker that takes jobs
+	for b.state(id) != job.Lost && b.now.Before(simStart.Add(time.Minute)) {
+		b.pass(leaseCheck, true) // heartbeats of session 1
+	}
+	if s := b.state(id); s != job.Lost {
+		t.Errorf("a worker of which only an older session is heard keeps its lease; its job is %s", s)
 	}
 }
 

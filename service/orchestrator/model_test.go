@@ -381,7 +381,7 @@ func (m *model) wait(t *rapid.T) {
 		for _, w := range m.workers {
 			if beats && w.connected {
 				w.heard = m.now
-				batch = append(batch, &heartbeat{id: w.id})
+				batch = append(batch, &heartbeat{id: w.id, session: w.session})
 			}
 		}
 		m.turn(t, batch...)

@@ -275,7 +275,7 @@ func TestSilentWorkerIsLostAndItsJobsEndOrRunAgain(t *testing.T) {
 		synctest.Wait()
 		for range 10 { // heartbeats keep it for longer than a lease
 			time.Sleep(5 * time.Second)
-			if err := r.Heartbeat(t.Context(), "wkr_1", job.Resources{}); err != nil {
+			if err := r.Heartbeat(t.Context(), "wkr_1", 1, job.Resources{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -463,7 +463,7 @@ func TestSlowWatchIsBroughtUpToDate(t *testing.T) {
 				r.report(t, started(a), finished(a, 1))
 			}
 			time.Sleep(10 * time.Minute)
-			if err := r.Heartbeat(t.Context(), "wkr_1", job.Resources{}); err != nil {
+			if err := r.Heartbeat(t.Context(), "wkr_1", 1, job.Resources{}); err != nil {
 				t.Fatal(err)
 			}
 			r.connect(t)

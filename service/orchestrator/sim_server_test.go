@@ -268,11 +268,11 @@ func (s *simServer) receive(l *simLink, f simUp) {
 		s.report(session, f.reports, !f.lie)
 	}
 	if f.heartbeat {
-		s.put(&heartbeat{id: session.worker}, func(error) {})
+		s.put(&heartbeat{id: session.worker, session: session.number}, func(error) {})
 		session.link.sendDown(simDown{heard: true})
 	}
 	if f.drain && !session.ended {
-		s.put(&agentDrain{id: session.worker, draining: true}, func(error) {})
+		s.put(&agentDrain{id: session.worker, session: session.number, draining: true}, func(error) {})
 	}
 }
 

@@ -167,24 +167,33 @@ type disconnect struct {
 }
 
 func (c *disconnect) apply(s *state, _ time.Time) {
-	if w := s.workers[c.id]; w != nil && w.Session == c.session {
+	if w := s.inSession(c.id, c.session); w != nil {
 		w.Connected, w.open = false, false
 	}
 }
 
-// Heartbeat notes that a worker lives and what its machine does.
-func (o *Orchestrator) Heartbeat(ctx context.Context, id job.WorkerID, used job.Resources) error {
-	return o.inbox.put(ctx, &heartbeat{id: id, used: used})
+// inSession returns a worker if this is its newest session, and else nil: what was said in an older one can arrive late.
+func (s *state) inSession(id job.WorkerID, session uint64) *worker {
+	if w := s.workers[id]; w != nil && w.Session == session {
+		return w
+	}
+	return nil
+}
+
+// Heartbeat notes that a worker lives and what its machine does, if it says so in its newest session.
+func (o *Orchestrator) Heartbeat(ctx context.Context, id job.WorkerID, session uint64, used job.Resources) error {
+	return o.inbox.put(ctx, &heartbeat{id: id, session: session, used: used})
 }
 
 type heartbeat struct {
 	noReply
-	id   job.WorkerID
-	used job.Resources
+	id      job.WorkerID
+	session uint64
+	used    job.Resources
 }
 
 func (c *heartbeat) apply(s *state, now time.Time) {
-	w := s.workers[c.id]
+	w := s.inSession(c.id, c.session)
 	if w == nil {
 		return
 	}
@@ -282,18 +291,19 @@ func (noReply) done(error) {}
 
 // AgentDrains notes that the agent itself wants no new jobs, because it is about to stop, or wants them again. Unlike
 // Drain it ends with the agent's connection.
-func (o *Orchestrator) AgentDrains(ctx context.Context, id job.WorkerID, draining bool) error {
-	return o.inbox.put(ctx, &agentDrain{id: id, draining: draining})
+func (o *Orchestrator) AgentDrains(ctx context.Context, id job.WorkerID, session uint64, draining bool) error {
+	return o.inbox.put(ctx, &agentDrain{id: id, session: session, draining: draining})
 }
 
 type agentDrain struct {
 	noReply
 	id       job.WorkerID
+	session  uint64
 	draining bool
 }
 
 func (c *agentDrain) apply(s *state, _ time.Time) {
-	if w := s.workers[c.id]; w != nil {
+	if w := s.inSession(c.id, c.session); w != nil {
 		w.Draining = c.draining || s.drained[c.id]
 		s.unsettled = true
 	}
