@@ -39,7 +39,7 @@ var measurements = []measurement{
 	}},
 	{"Processes", []string{"exec"}, []figure{
 		{"jobs that run `/bin/true`, a second", "jobs_per_second", "%.0f", ""},
-		{"`/bin/true` without Hodei, a second", "limit_spawns_per_second", "%.0f", ""},
+		{"`/bin/true` without Hodei, a second", "limit.spawns_per_second", "%.0f", ""},
 		{"ratio", "limit_ratio", "%.2f", "at least 0.80"},
 	}},
 	{"Latency, idle", []string{"latency"}, []figure{

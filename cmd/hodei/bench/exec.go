@@ -16,12 +16,12 @@ import (
 
 // ExecResult is what Exec measured.
 type ExecResult struct {
-	Store           string  `json:"store"`
-	Jobs            int     `json:"jobs"`
-	JobsPerSecond   float64 `json:"jobs_per_second"`
-	SpawnsPerSecond float64 `json:"limit_spawns_per_second"` // of /bin/true on this machine, without Hodei; the mean of before and after
-	LimitRatio      float64 `json:"limit_ratio"`
+	Store         string  `json:"store"`
+	Jobs          int     `json:"jobs"`
+	JobsPerSecond float64 `json:"jobs_per_second"`
 	Cost
+	Limit      Limit   `json:"limit"` // its spawns are the mean of before and after
+	LimitRatio float64 `json:"limit_ratio"`
 }
 
 // Exec measures how many processes a second go through, beside how many this machine can start at all.
@@ -56,11 +56,15 @@ func Exec(ctx context.Context, options Options) (*ExecResult, error) {
 		return nil, err
 	}
 	after, err := spawns(ctx, 2*time.Second)
-	r := &ExecResult{
-		Store: storeName(options), Jobs: jobs, JobsPerSecond: float64(jobs) / took.Seconds(), SpawnsPerSecond: (before + after) / 2,
-		Cost: end.minus(start, jobs),
+	if err != nil {
+		return nil, err
 	}
-	r.LimitRatio = r.JobsPerSecond / r.SpawnsPerSecond
+	r := &ExecResult{
+		Store: storeName(options), Jobs: jobs, JobsPerSecond: float64(jobs) / took.Seconds(), Cost: end.minus(start, jobs),
+	}
+	r.Limit, err = MeasureLimit(options)
+	r.Limit.SpawnsPerSecond = (before + after) / 2
+	r.LimitRatio = r.JobsPerSecond / r.Limit.SpawnsPerSecond
 	return r, err
 }
 

@@ -13,6 +13,7 @@ import (
 type Limit struct {
 	FsyncP50Micros     float64 `json:"fsync_p50_us"` // 4 KiB appended and made durable
 	FsyncP99Micros     float64 `json:"fsync_p99_us"`
+	SpawnsPerSecond    float64 `json:"spawns_per_second,omitempty"`     // of trueProgram, without Hodei
 	StoreJobsPerSecond float64 `json:"store_jobs_per_second,omitempty"` // the store alone, in this process, without anything before it
 }
 

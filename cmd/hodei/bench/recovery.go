@@ -30,6 +30,7 @@ type RecoveryResult struct {
 	WorkSeconds  Quantiles `json:"work_seconds"`  // from then until the first job ends
 	// AgentLostSeconds is how long after an agent was killed its jobs were LOST, or waited to run again.
 	AgentLostSeconds float64 `json:"agent_lost_seconds"`
+	Limit            Limit   `json:"limit"`
 }
 
 // Recovery kills the server again and again while jobs are submitted and run, and counts what is missing at the end. The
@@ -85,7 +86,10 @@ func Recovery(ctx context.Context, options Options, kills int, seed uint64) (*Re
 	if err := l.count(ctx, r); err != nil {
 		return nil, err
 	}
-	r.AgentLostSeconds, err = w.loseAgent(ctx)
+	if r.AgentLostSeconds, err = w.loseAgent(ctx); err != nil {
+		return nil, err
+	}
+	r.Limit, err = MeasureLimit(options)
 	return r, err
 }
 
