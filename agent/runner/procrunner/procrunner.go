@@ -2,7 +2,7 @@
 
 // Package procrunner runs steps as processes of the machine.
 //
-// Each step is a session of its own. All its processes are found again, those that left the session included: by a control
+// Each step is a session or a process group of its own, without a terminal. All its processes are found again, those that left it included: by a control
 // group where the agent may make one, and else because the agent adopts their orphans. When the first process ends, whatever
 // is left of the step is killed, so the end of a step means that nothing of it runs.
 package procrunner
@@ -39,6 +39,7 @@ type Runner struct {
 	mark    string   // a variable that every process has where there are no control groups; empty: none
 	orphans *orphans
 	adopts  bool // orphans of steps become children of the agent
+	session bool // steps are sessions of their own
 }
 
 // New looks once at what the machine allows.
@@ -46,7 +47,7 @@ func New(options Options) *Runner {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{logger: options.Logger, orphans: newOrphans(), adopts: os.Getpid() == 1}
+	r := &Runner{logger: options.Logger, orphans: newOrphans(), adopts: os.Getpid() == 1, session: true}
 	var err error
 	if r.null, err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		r.logger.Warn("steps have no standard input", "error", err)
@@ -55,6 +56,7 @@ func New(options Options) *Runner {
 		groups, err := openCgroups(options.Instance)
 		if err == nil {
 			r.cgroups = groups
+			r.session = !groups.version2 || hasTerminal()
 			return r
 		}
 		r.logger.Info("steps run without control groups", "reason", err)
@@ -68,6 +70,17 @@ func New(options Options) *Runner {
 	}
 	r.adopts = true
 	return r
+}
+
+// hasTerminal reports whether steps would have the agent's terminal if they were no sessions of their own. Without one a
+// process group does as well, where the step's processes are not found by their session: some kernels make a group for the
+// scheduler with each session, which costs a tenth of all that it costs to run a short program.
+func hasTerminal() bool {
+	terminal, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err == nil {
+		_ = unix.Close(terminal)
+	}
+	return !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENOENT)
 }
 
 // Mode says how processes are found: "cgroup2", "cgroup1" or "subreaper".
@@ -123,7 +136,7 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 		return nil, failed("making pipes for the output", err)
 	}
 	first := &program{path: path, argv: c.Argv, attr: syscall.ProcAttr{
-		Dir: c.Dir, Env: r.environment(c.Env), Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: c.Dir, Env: r.environment(c.Env), Sys: &syscall.SysProcAttr{Setsid: r.session, Setpgid: !r.session},
 		Files: []uintptr{uintptr(r.null), uintptr(output.writes[0]), uintptr(output.writes[1])},
 	}}
 	p := &process{grace: c.Grace, output: output, orphans: r.orphans, adopts: r.adopts, done: make(chan struct{})}

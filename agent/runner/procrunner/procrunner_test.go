@@ -5,12 +5,16 @@ package procrunner_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hodei-jobs/hodei/agent/runner"
 	"github.com/hodei-jobs/hodei/agent/runner/procrunner"
@@ -122,4 +126,59 @@ func TestRecoverEndsOnlyTheOwnLeftOvers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The test runs itself in sessions with a terminal and without one.
+func TestStepsHaveNoTerminal(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("LOOK_FOR_TERMINAL") != "" {
+		var out bytes.Buffer
+		r := procrunner.New(procrunner.Options{Instance: "terminal" + os.Getenv("LOOK_FOR_TERMINAL")})
+		defer r.Close()
+		p, err := r.Start(runner.Command{
+			ID: "job-1-0", Argv: []string{"sh", "-c", "if (: < /dev/tty); then echo it has one; else echo it has none; fi"},
+			Env: os.Environ(), Dir: t.TempDir(), Stdout: &out, Stderr: io.Discard,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Wait()
+		t.Log("terminal: " + out.String())
+		return
+	}
+	terminal := newTerminal(t)
+	for name, session := range map[string]*syscall.SysProcAttr{
+		"with":    {Setsid: true, Setctty: true, Ctty: 0},
+		"without": {Setsid: true},
+	} {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), "LOOK_FOR_TERMINAL="+name)
+		cmd.Stdin, cmd.SysProcAttr = terminal, session
+		if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), "terminal: it has none") {
+			t.Errorf("an agent %s a terminal: %s %v", name, out, err)
+		}
+	}
+}
+
+// newTerminal returns a terminal that nobody looks at.
+func newTerminal(t *testing.T) *os.File {
+	t.Helper()
+	controller, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = controller.Close() })
+	if err := unix.IoctlSetPointerInt(int(controller.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(controller.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = terminal.Close() })
+	return terminal
 }
