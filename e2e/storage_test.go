@@ -44,6 +44,9 @@ func TestStoreOfANewerProgramIsRefused(t *testing.T) {
 	if err := errors.Join(db.Set([]byte("F"), []byte{99}, pebble.Sync), db.Close()); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(w.dir, "store", "SYNCED"), []byte("accept\n"), 0o600); err != nil { // a newer program keeps its note
+		t.Fatal(err)
+	}
 	got := runHodei(t, nil, nil, "server", "--data-dir", w.dir, "--listen", "127.0.0.1:0", "--ops-listen", "-")
 	if got.code != 1 || !strings.Contains(got.stderr, "format [99]") || !strings.Contains(got.stderr, "run the version of hodei that wrote it") {
 		t.Errorf("a newer store gave %+v", got)
@@ -195,9 +198,8 @@ func storeFiles(t *testing.T, dir string) []string {
 // injury is what was done to a file.
 type injury struct {
 	what string
-	// tail says that the file is a log of commits. Its damage may look like the end of a log that the loss of power has cut off,
-	// and what is behind that was never acknowledged. So the newest commits may be gone without a word, but none before them.
-	tail bool
+	// noted says that the file is one of which the server keeps in mind what was synced, and that this has changed: it must refuse.
+	noted bool
 }
 
 // damage changes a file in what is written of it: a bit is flipped, a piece is zeroed or overwritten, or the end is cut off.
@@ -207,6 +209,7 @@ func damage(t *testing.T, file string, random *rand.Rand) injury {
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := bytes.Clone(data)
 	written := len(bytes.TrimRight(data, "\x00"))
 	at, kind := random.IntN(written), random.IntN(4)
 	piece := data[at:min(at+512, written)]
@@ -227,8 +230,8 @@ func damage(t *testing.T, file string, random *rand.Rand) injury {
 	}
 	names := [...]string{"a bit flipped", "512 bytes zeroed", "512 bytes overwritten", "cut off"}
 	return injury{
-		what: fmt.Sprintf("%s: %s at %d of %d", filepath.Base(file), names[kind], at, written),
-		tail: strings.HasSuffix(file, ".log"),
+		what:  fmt.Sprintf("%s: %s at %d of %d", filepath.Base(file), names[kind], at, written),
+		noted: (strings.HasSuffix(file, ".log") || strings.Contains(file, "MANIFEST-")) && !bytes.Equal(data, before),
 	}
 }
 
@@ -254,6 +257,9 @@ func (w *world) checkDamaged(before map[string]kept, i injury) {
 		t.Logf("%s: refused: %s", i.what, lastLine(out))
 		return
 	}
+	if i.noted {
+		t.Errorf("%s: the server started:\n%s", i.what, w.server.output.String())
+	}
 	ids := slices.Sorted(maps.Keys(before))
 	after := w.look(ids)
 	var changed, gone []string
@@ -271,14 +277,70 @@ func (w *world) checkDamaged(before map[string]kept, i injury) {
 	out := w.server.output.String()
 	told := strings.Contains(out, `"level":"ERROR"`)
 	t.Logf("%s: started; of %d jobs, %d differ and %d are gone; told: %v", i.what, len(ids), len(changed), len(gone), told)
-	if len(changed)+len(gone) > 0 && !told && !i.tail {
+	if len(changed)+len(gone) > 0 && !told {
 		t.Errorf("%s: %v differ, %v are gone, and the server has nothing to say about it:\n%s", i.what, changed, gone, out)
-	}
-	if i.tail && !slices.Equal(gone, ids[len(ids)-len(gone):]) {
-		t.Errorf("%s: of %v are gone, from the middle, %v", i.what, ids, gone)
 	}
 	if strings.Contains(out, "panic:") {
 		t.Errorf("%s: the server fell over:\n%s", i.what, out)
+	}
+}
+
+// What is wrong with the last bytes of the newest log of commits or list of tables makes nobody forget an acknowledged job: the
+// server refuses, after it was killed and after it was stopped, and says what to do. It starts when the operator accepts that.
+func TestDamagedEndOfTheStoreIsRefused(t *testing.T) {
+	t.Parallel()
+	for how, end := range map[string]func(w *world){
+		"killed":  func(w *world) { w.server.kill() },
+		"stopped": func(w *world) { w.server.signal(t, syscall.SIGTERM); w.server.awaitExit(t) },
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.submit("--", "true")
+			w.server.kill()
+			w.restart()
+			id := w.submit("--", "true")
+			end(w)
+			files := storeFiles(t, filepath.Join(w.dir, "store"))
+			for _, file := range []string{files[0], files[2]} {
+				path := filepath.Join(w.dir, "store", file)
+				data, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				flipped := bytes.Clone(data)
+				flipped[len(data)-1] ^= 4
+				for what, damaged := range map[string][]byte{"is cut off": data[:len(data)-1], "differs": flipped} {
+					if err := os.WriteFile(path, damaged, 0o600); err != nil {
+						t.Fatal(err)
+					}
+					for range 2 { // asking again changes nothing
+						got := runHodei(t, nil, nil, "server", "--data-dir", w.dir, "--listen", "127.0.0.1:0", "--ops-listen", "-")
+						for _, text := range []string{file, what, "is damaged", "restore a backup", filepath.Join(w.dir, "store", "SYNCED")} {
+							if got.code != 1 || !strings.Contains(got.stderr, text) {
+								t.Errorf("a damaged %s (%s) gave %d, and not 1 and %q: %s", file, what, got.code, text, got.stderr)
+							}
+						}
+					}
+				}
+				if err := os.WriteFile(path, data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.restart()
+			if state := w.field("job", id, "state"); state != "JOB_STATE_QUEUED" {
+				t.Errorf("with its files as they were the server has the job as %q", state)
+			}
+			w.server.kill()
+			note := filepath.Join(w.dir, "store", "SYNCED")
+			if err := os.WriteFile(note, []byte("accept\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w.restart()
+			if out := w.server.output.String(); !strings.Contains(out, "the store is taken as it is") {
+				t.Errorf("the server does not tell that it took the store as it was:\n%s", out)
+			}
+		})
 	}
 }
 

@@ -21,6 +21,7 @@ func (s *Store) Backup(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	synced := s.note.synced()
 	err := s.db.Checkpoint(dir, pebble.WithFlushedWAL())
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -30,6 +31,26 @@ func (s *Store) Backup(ctx context.Context, dir string) error {
 	}
 	if failed := s.failed.Load(); failed != nil { // the flush may have been what failed
 		return fmt.Errorf("copying the store to %s: %w", dir, *failed)
+	}
+	if err := errors.Join(s.checkCopied(dir, synced), beginNote(s.fs, dir)); err != nil {
+		return fmt.Errorf("copying the store to %s: %w", dir, errors.Join(err, s.fs.RemoveAll(dir)))
+	}
+	return nil
+}
+
+// checkCopied compares the logs in a copy with what was synced of them before. Logs that the copy does not need are not in it.
+// Pebble itself checks the MANIFEST as it copies it.
+func (s *Store) checkCopied(dir string, synced []listed) error {
+	for _, l := range synced {
+		if _, err := s.fs.Stat(s.fs.PathJoin(dir, l.name())); l.kind != kindLog || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if wrong, err := l.check(s.fs, dir); wrong != "" || err != nil {
+			if err == nil {
+				err = fmt.Errorf("the store is damaged: %s", wrong)
+			}
+			return err
+		}
 	}
 	return nil
 }

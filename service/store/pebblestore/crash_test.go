@@ -9,6 +9,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/hodei-jobs/hodei/service/store/pebblestore"
 )
 
 // crash is a disk as it was when the power failed, and what had been acknowledged until then.
@@ -22,13 +24,22 @@ type crash struct {
 // written there is all or nothing.
 func TestWhatWasAcknowledgedSurvivesTheLossOfPower(t *testing.T) {
 	t.Parallel()
-	for _, kept := range []int{0, 50, 100} {
-		t.Run(fmt.Sprintf("%d%% of unsynced data", kept), func(t *testing.T) {
+	for _, c := range []struct {
+		kept    int
+		isSmall bool // tables and logs are, so that they come and go
+	}{{0, false}, {50, false}, {100, false}, {0, true}, {50, true}, {100, true}} {
+		t.Run(fmt.Sprintf("%d%% of unsynced data, small: %v", c.kept, c.isSmall), func(t *testing.T) {
 			t.Parallel()
 			h := history{padding: 7000}
-			crashes := crashesOf(t, h, kept)
+			if c.isSmall {
+				h.padding = 20_000
+			}
+			crashes, reused := crashesOf(t, h, c.kept, c.isSmall)
 			if len(crashes) < 10 {
 				t.Errorf("there were only %d crashes", len(crashes))
+			}
+			if c.isSmall && reused == 0 {
+				t.Error("no file of the log was used again")
 			}
 			for _, c := range crashes {
 				s := openAt(t, "data", c.disk)
@@ -50,22 +61,30 @@ func TestWhatWasAcknowledgedSurvivesTheLossOfPower(t *testing.T) {
 	}
 }
 
-// crashesOf writes a history and lets the power fail now and then.
-func crashesOf(t *testing.T, h history, kept int) []crash {
+// crashesOf writes a history and lets the power fail now and then. It returns also how many files of the log were used again.
+func crashesOf(t *testing.T, h history, kept int, isSmall bool) (crashes []crash, reused int) {
 	t.Helper()
 	const rounds, perRound = 3, 25
+	seldom := 40
+	options := pebblestore.Options{}
+	if isSmall {
+		seldom = 80
+		options = pebblestore.WithSmallTables(options)
+	}
 	disk := vfs.NewCrashableMem()
 	var committed, appended atomic.Int64
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(uint64(kept), 1))
-	var crashes []crash
 	fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
 			return nil
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if random.IntN(40) == 0 {
+		if op.Kind == errorfs.OpReuseForWrite {
+			reused++
+		}
+		if random.IntN(seldom) == 0 {
 			// What is acknowledged from here on may be on the disk or not.
 			c := crash{committed: int(committed.Load()), appended: int(appended.Load())}
 			c.disk = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: kept, RNG: random})
@@ -73,8 +92,12 @@ func crashesOf(t *testing.T, h history, kept int) []crash {
 		}
 		return nil
 	}))
+	options.FS = fs
 	for round := range rounds {
-		s := openAt(t, "data", fs)
+		s, err := pebblestore.Open("data", options)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for k := round*perRound + 1; k <= (round+1)*perRound; k++ {
 			if err := s.Commit(t.Context(), h.batch(k)); err != nil {
 				t.Fatal(err)
@@ -91,5 +114,5 @@ func crashesOf(t *testing.T, h history, kept int) []crash {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	return crashes
+	return crashes, reused
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -32,9 +33,14 @@ func (l *errorsLogged) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// grown is a store with every kind of file, as it was left by a crash: some of its commits are in tables, the last ones in the
-// log only.
-func grown(t *testing.T, h history, commits int) *vfs.MemFS {
+// grownStores are a store with every kind of file, some of its commits in tables and the last ones in the log only, as it was left.
+type grownStores struct {
+	killed  *vfs.MemFS // the process was killed: what it wrote is there
+	failed  *vfs.MemFS // the power failed: only what was synced is there
+	stopped *vfs.MemFS // it was closed
+}
+
+func grown(t *testing.T, h history, commits int) grownStores {
 	t.Helper()
 	disk := vfs.NewCrashableMem()
 	s := openAt(t, "data", disk)
@@ -49,11 +55,22 @@ func grown(t *testing.T, h history, commits int) *vfs.MemFS {
 			t.Fatal(err)
 		}
 	}
-	copied := disk.CrashClone(vfs.CrashCloneCfg{})
+	all := vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: seeded(1)}
+	g := grownStores{killed: disk.CrashClone(all), failed: disk.CrashClone(vfs.CrashCloneCfg{})}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return copied
+	g.stopped = disk.CrashClone(all)
+	return g
+}
+
+func (g grownStores) each() map[string]*vfs.MemFS {
+	return map[string]*vfs.MemFS{"killed": g.killed, "power failed": g.failed, "stopped": g.stopped}
+}
+
+// copyOf is a copy of a disk, with all that is in it.
+func copyOf(disk *vfs.MemFS) *vfs.MemFS {
+	return disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: seeded(1)})
 }
 
 func contents(t *testing.T, fs vfs.FS, name string) []byte {
@@ -91,7 +108,7 @@ type damagedOutcome struct {
 }
 
 // openDamaged opens a store and fails the test if it serves anything that was not written, or lacks something that it has not
-// reported. What it has must be what some number of commits had made of it. Without a name, anything goes.
+// reported. What it has must be what some number of commits had made of it.
 func openDamaged(t *testing.T, h history, fs vfs.FS, what string) damagedOutcome {
 	t.Helper()
 	reported := new(errorsLogged)
@@ -107,7 +124,7 @@ func openDamaged(t *testing.T, h history, fs vfs.FS, what string) damagedOutcome
 	if err == nil {
 		err = errors.Join(h.check(t.Context(), s, k), h.checkOutput(t.Context(), s, 0, k+1))
 	}
-	if what != "" && errors.Is(err, errWrong) && reported.count.Load() == 0 {
+	if errors.Is(err, errWrong) && reported.count.Load() == 0 {
 		t.Errorf("%s: %.1000v", what, err)
 	}
 	return damagedOutcome{refused: err, commits: k}
@@ -118,75 +135,164 @@ func openDamaged(t *testing.T, h history, fs vfs.FS, what string) damagedOutcome
 const blindTail = 3 * 32 << 10
 
 // Files that are cut off or have a wrong bit, wherever: the store refuses to open, or what it cannot read it reports. It never
-// serves another value.
+// serves another value, and never forgets one.
 //
-// Two things cannot be told from a crash, and are harmless only while a disk keeps what it was told to sync. A log that is cut
-// off, or damaged near its end, is read up to there: the store is as it was after an earlier commit. And a list of tables
-// (MANIFEST) that is cut off, or damaged, is read up to there as well: tables that were added later are forgotten.
+// One thing cannot be told from a torn write: after a loss of power the note may be older than the last commits in the log, and
+// damage to their end that came with it leaves the store as it was after an earlier commit.
 func TestDamagedFilesAreNoticed(t *testing.T) {
 	t.Parallel()
 	const commits, tries = 36, 6
 	h := history{padding: 9000}
-	whole := grown(t, h, commits)
-	if got := openDamaged(t, h, whole.CrashClone(vfs.CrashCloneCfg{}), "whole"); got.refused != nil || got.commits != commits {
-		t.Fatalf("without damage there are %d of %d commits, %v", got.commits, commits, got.refused)
+	for how, whole := range grown(t, h, commits).each() {
+		if got := openDamaged(t, h, copyOf(whole), "whole"); got.refused != nil || got.commits != commits {
+			t.Fatalf("%s: without damage there are %d of %d commits, %v", how, got.commits, commits, got.refused)
+		}
+		names, err := whole.List("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := make(map[string]int)
+		for _, name := range names {
+			data := contents(t, whole, "data/"+name)
+			if len(data) == 0 {
+				continue
+			}
+			kind, _, isNamed := strings.Cut(name, "-")
+			if !isNamed {
+				kind = path.Ext(name)
+			}
+			kinds[kind]++
+			random := seeded(uint64(len(data)))
+			t.Run(how+" "+name, func(t *testing.T) {
+				t.Parallel()
+				for n := range 2 * tries {
+					at, bit := random.IntN(len(data)), random.IntN(8)
+					isCut := n%2 == 0
+					damaged, what := injured(name, data, at, bit, isCut)
+					fs := copyOf(whole)
+					replace(t, fs, "data/"+name, damaged)
+					got := openDamaged(t, h, fs, what)
+					blind := how == "power failed" && kind == ".log" && (isCut || at >= len(data)-blindTail)
+					if got.refused == nil && got.commits != commits && !blind {
+						t.Errorf("%s: there are %d of %d commits", what, got.commits, commits)
+					}
+				}
+			})
+		}
+		for _, kind := range []string{".sst", ".log", "MANIFEST", "OPTIONS"} {
+			if kinds[kind] == 0 {
+				t.Errorf("the store has files of kinds %v only", kinds)
+			}
+		}
 	}
-	names, err := whole.List("data")
+}
+
+// injured is a file that is cut off at a place, or has a wrong bit there.
+func injured(name string, data []byte, at, bit int, isCut bool) (damaged []byte, what string) {
+	if isCut {
+		return data[:at], fmt.Sprintf("%s is cut off after %d of %d bytes", name, at, len(data))
+	}
+	damaged = slices.Clone(data)
+	damaged[at] ^= 1 << bit
+	return damaged, fmt.Sprintf("bit %d of byte %d of %d of %s is wrong", bit, at, len(data), name)
+}
+
+// Wherever the newest list of tables or the newest log is cut off or has a wrong bit, and what is behind that, the store is
+// refused. It is refused before anything in the folder has changed, with the file, what is wrong with it and what to do.
+func TestDamagedEndsAreRefused(t *testing.T) {
+	t.Parallel()
+	h := history{padding: 500}
+	for how, whole := range grown(t, h, 36).each() {
+		if how == "power failed" {
+			continue // the note may be older than the end of the log
+		}
+		found, err := pebble.Peek("data", whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, err := whole.List("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := slices.MaxFunc(names, func(a, b string) int {
+			return strings.Compare(strings.TrimSuffix(a, ".log"), strings.TrimSuffix(b, ".log")) + 1000*(isLog(a)-isLog(b))
+		})
+		for _, name := range []string{path.Base(found.ManifestFilename), log} {
+			t.Run(how+" "+name, func(t *testing.T) {
+				t.Parallel()
+				data := contents(t, whole, "data/"+name)
+				for at := range data {
+					// Every byte of the end, and some of every region before it.
+					if at >= 100 && at < len(data)-100 && at%(len(data)/100+1) != 0 {
+						continue
+					}
+					for _, isCut := range []bool{true, false} {
+						damaged, what := injured(name, data, at, at%8, isCut)
+						fs := copyOf(whole)
+						replace(t, fs, "data/"+name, damaged)
+						checkRefused(t, fs, what, name)
+					}
+				}
+				fs := copyOf(whole)
+				if err := fs.Remove("data/" + name); err != nil {
+					t.Fatal(err)
+				}
+				checkRefused(t, fs, name+" is gone", name)
+			})
+		}
+	}
+}
+
+func isLog(name string) int {
+	if strings.HasSuffix(name, ".log") {
+		return 1
+	}
+	return 0
+}
+
+// checkRefused fails the test unless a store is refused with words, and is then as it was before.
+func checkRefused(t *testing.T, fs *vfs.MemFS, what string, words ...string) {
+	t.Helper()
+	before := allContents(t, fs)
+	s, err := pebblestore.Open("data", pebblestore.Options{FS: fs})
+	if err == nil {
+		t.Errorf("%s: the store was opened", what)
+		_ = s.Close()
+		return
+	}
+	for _, word := range append(words, "the store in data is ", "restore a backup", "the word accept", "data/SYNCED") {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: the error lacks %q: %v", what, word, err)
+		}
+	}
+	if after := allContents(t, fs); !maps.Equal(before, after) {
+		t.Errorf("%s: refusing changed the folder", what)
+	}
+}
+
+// allContents is what is in the files of a store.
+func allContents(t *testing.T, fs vfs.FS) map[string]string {
+	t.Helper()
+	names, err := fs.List("data")
 	if err != nil {
 		t.Fatal(err)
 	}
-	kinds := make(map[string]int)
+	all := make(map[string]string)
 	for _, name := range names {
-		data := contents(t, whole, "data/"+name)
-		if len(data) == 0 {
-			continue
-		}
-		kind, _, isNamed := strings.Cut(name, "-")
-		if !isNamed {
-			kind = path.Ext(name)
-		}
-		kinds[kind]++
-		random := seeded(uint64(len(data)))
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for n := range 2 * tries {
-				at, bit := random.IntN(len(data)), random.IntN(8)
-				isCut := n%2 == 0
-				damaged := data[:at]
-				what := fmt.Sprintf("%s is cut off after %d of %d bytes", name, at, len(data))
-				if !isCut {
-					damaged = slices.Clone(data)
-					damaged[at] ^= 1 << bit
-					what = fmt.Sprintf("bit %d of byte %d of %d of %s is wrong", bit, at, len(data), name)
-				}
-				fs := whole.CrashClone(vfs.CrashCloneCfg{})
-				replace(t, fs, "data/"+name, damaged)
-				if kind == "MANIFEST" {
-					openDamaged(t, h, fs, "") // whatever is left, it does not panic
-					continue
-				}
-				got := openDamaged(t, h, fs, what)
-				blind := kind == ".log" && (isCut || at >= len(data)-blindTail)
-				if got.refused == nil && got.commits != commits && !blind {
-					t.Errorf("%s: there are %d of %d commits", what, got.commits, commits)
-				}
-			}
-		})
-	}
-	for _, kind := range []string{".sst", ".log", "MANIFEST", "OPTIONS"} {
-		if kinds[kind] == 0 {
-			t.Errorf("the store has files of kinds %v only", kinds)
+		if name != "LOCK" {
+			all[name] = string(contents(t, fs, "data/"+name))
 		}
 	}
+	return all
 }
 
 // The data folder of a newer program is refused, be it the layout that is newer or Pebble's files.
 func TestNewerStoreIsRefused(t *testing.T) {
 	t.Parallel()
-	whole := grown(t, history{}, 3)
-	layout := whole.CrashClone(vfs.CrashCloneCfg{})
+	whole := grown(t, history{}, 3).killed
+	layout := copyOf(whole)
 	edit(t, folder{"data", layout}, func(db *pebble.DB) error { return db.Set([]byte("F"), []byte{99}, pebble.Sync) })
-	files := whole.CrashClone(vfs.CrashCloneCfg{})
+	files := copyOf(whole)
 	names, err := files.List("data")
 	if err != nil {
 		t.Fatal(err)

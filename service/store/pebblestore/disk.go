@@ -3,11 +3,13 @@ package pebblestore
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -17,6 +19,8 @@ import (
 //
 // Failures in writing the write-ahead log are those of the store at once, and Pebble is told that all is well: where it
 // cannot end one file of the log or begin the next it panics, in a way that nothing can recover from.
+//
+// Of what is made durable in the folder it keeps a note, and compares the two when the folder is opened.
 type disk struct {
 	vfs.FS
 	store *Store
@@ -49,14 +53,50 @@ func (s *Store) fail(err error) {
 	}
 }
 
+// Lock implements vfs.FS. Pebble locks the folder before it looks at anything in it, so this is when the note is read. The lock is
+// given up with the note, after Pebble has ended: it removes files when it has unlocked the folder.
+func (d disk) Lock(name string) (io.Closer, error) {
+	dir := d.PathDir(name)
+	lock, err := pebble.LockDirectory(dir, d.FS)
+	if err != nil {
+		return nil, err
+	}
+	if d.store.note, err = d.store.openNote(d.FS, dir, lock); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return io.NopCloser(nil), nil
+}
+
+// noted returns the kind and the number of a file that the note is about, or kind 0.
+func (d disk) noted(name string) (kind byte, number uint64) {
+	if d.store.note == nil || d.PathDir(name) != d.store.note.home { // of a backup
+		return 0, 0
+	}
+	return numbered(d.PathBase(name))
+}
+
+// forget must be called before a file goes that may be in the note.
+func (d disk) forget(name string) error {
+	kind, number := d.noted(name)
+	if kind != kindLog {
+		return nil
+	}
+	err := d.store.note.forget(number)
+	if err != nil {
+		d.store.fail(err)
+	}
+	return err
+}
+
 // open wraps a file that will be written.
 func (d disk) open(name string, open func() (vfs.File, error)) (vfs.File, error) {
 	frozen := d.store.frozen()
+	kind, number := d.noted(name)
 	if strings.HasSuffix(name, ".log") {
 		if frozen == nil {
 			f, err := open()
 			if err == nil {
-				return &logFile{File: f, store: d.store}, nil
+				return &logFile{File: f, store: d.store, number: number}, nil
 			}
 			d.store.fail(err)
 		}
@@ -70,7 +110,10 @@ func (d disk) open(name string, open func() (vfs.File, error)) (vfs.File, error)
 	if err != nil {
 		return nil, err
 	}
-	return &file{File: f, store: d.store}, nil
+	if kind == kindManifest {
+		return &manifestFile{file: file{f, d.store}, number: number}, nil
+	}
+	return &file{f, d.store}, nil
 }
 
 // Create implements vfs.FS.
@@ -80,7 +123,12 @@ func (d disk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, err
 
 // ReuseForWrite implements vfs.FS.
 func (d disk) ReuseForWrite(oldName, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return d.open(name, func() (vfs.File, error) { return d.FS.ReuseForWrite(oldName, name, category) })
+	return d.open(name, func() (vfs.File, error) {
+		if err := d.forget(oldName); err != nil {
+			return nil, err
+		}
+		return d.FS.ReuseForWrite(oldName, name, category)
+	})
 }
 
 // OpenReadWrite implements vfs.FS.
@@ -102,7 +150,12 @@ func (d disk) Link(oldName, name string) error {
 
 // Remove implements vfs.FS.
 func (d disk) Remove(name string) error {
-	return d.unlessFrozen(func() error { return d.FS.Remove(name) })
+	return d.unlessFrozen(func() error {
+		if err := d.forget(name); err != nil {
+			return err
+		}
+		return d.FS.Remove(name)
+	})
 }
 
 // RemoveAll implements vfs.FS.
@@ -148,10 +201,51 @@ func (f *file) Sync() error { return errors.Join(f.store.frozen(), f.File.Sync()
 // SyncData implements vfs.File.
 func (f *file) SyncData() error { return errors.Join(f.store.frozen(), f.File.SyncData()) }
 
+// manifestFile is a MANIFEST of the store.
+type manifestFile struct {
+	file
+	number  uint64
+	named   bool // its name is durable
+	written extent
+}
+
+// Write implements io.Writer.
+func (f *manifestFile) Write(p []byte) (int, error) {
+	written := f.written.with(p) // Write may change p
+	n, err := f.file.Write(p)
+	if err == nil {
+		f.written = written
+	}
+	return n, err
+}
+
+// Sync implements vfs.File. A new MANIFEST becomes the current one only after it has returned, and its name must not be lost then.
+func (f *manifestFile) Sync() error {
+	if err := f.file.Sync(); err != nil {
+		return err
+	}
+	if !f.named {
+		if err := syncFolder(f.store.fs, f.store.note.home); err != nil {
+			return err
+		}
+		f.named = true
+	}
+	err := f.store.note.manifestSynced(f.number, f.written)
+	if err != nil {
+		f.store.fail(err)
+	}
+	return err
+}
+
+// SyncData implements vfs.File.
+func (f *manifestFile) SyncData() error { return f.Sync() }
+
 // logFile is a file of the write-ahead log.
 type logFile struct {
 	vfs.File
-	store *Store
+	store   *Store
+	number  uint64 // 0: of a backup
+	written extent
 }
 
 // unlessFailed does something that writes, if nothing has failed before.
@@ -166,21 +260,36 @@ func (f *logFile) unlessFailed(do func() error) {
 
 // Write implements io.Writer.
 func (f *logFile) Write(p []byte) (int, error) {
-	f.unlessFailed(func() error { _, err := f.File.Write(p); return err })
+	f.unlessFailed(func() error {
+		written := f.written
+		if f.number != 0 {
+			written = written.with(p) // Write may change p
+		}
+		if _, err := f.File.Write(p); err != nil {
+			return err
+		}
+		f.written = written
+		return nil
+	})
 	return len(p), nil
 }
 
-// Sync implements vfs.File.
-func (f *logFile) Sync() error {
-	f.unlessFailed(f.File.Sync)
+// synced syncs in one of two ways and notes how far, before whoever waits for it is told.
+func (f *logFile) synced(sync func() error) error {
+	f.unlessFailed(func() error {
+		if err := sync(); err != nil || f.number == 0 {
+			return err
+		}
+		return f.store.note.logSynced(f.number, f.written)
+	})
 	return nil
 }
 
+// Sync implements vfs.File.
+func (f *logFile) Sync() error { return f.synced(f.File.Sync) }
+
 // SyncData implements vfs.File.
-func (f *logFile) SyncData() error {
-	f.unlessFailed(f.File.SyncData)
-	return nil
-}
+func (f *logFile) SyncData() error { return f.synced(f.File.SyncData) }
 
 // SyncTo implements vfs.File.
 func (f *logFile) SyncTo(length int64) (full bool, err error) {
@@ -196,6 +305,9 @@ func (f *logFile) Preallocate(offset, length int64) error {
 
 // Close implements io.Closer.
 func (f *logFile) Close() error {
+	if f.number != 0 {
+		f.unlessFailed(func() error { return f.store.note.logClosed(f.number) })
+	}
 	if err := f.File.Close(); err != nil {
 		f.store.fail(err)
 	}

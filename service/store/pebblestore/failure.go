@@ -38,14 +38,17 @@ func (s *Store) openPebble(dir string, options *pebble.Options) (*pebble.DB, err
 		var r result
 		defer func() {
 			if p := recover(); p != nil { // it cannot make the name of a file durable
-				r.err = fmt.Errorf("%v", p)
-				if err, ok := p.(error); ok {
-					r.err = err
+				err, ok := p.(error)
+				if !ok {
+					err = fmt.Errorf("%v", p)
 				}
+				r.err = errors.Join(err, s.note.close())
 			}
 			opened <- r
 		}()
-		r.db, r.err = pebble.Open(dir, options)
+		if r.db, r.err = pebble.Open(dir, options); r.err != nil {
+			r.err = errors.Join(r.err, s.note.close())
+		}
 	}()
 	select {
 	case r := <-opened:
@@ -53,16 +56,22 @@ func (s *Store) openPebble(dir string, options *pebble.Options) (*pebble.DB, err
 	case <-s.broken:
 		go func() {
 			if r := <-opened; r.db != nil {
-				_ = r.db.Close() // the disk works again, and nobody wants it any more
+				_ = s.closePebble(r.db) // the disk works again, and nobody wants it any more
 			}
 		}()
 		return nil, *s.failed.Load()
 	}
 }
 
+// closePebble ends Pebble and gives the folder up.
+func (s *Store) closePebble(db *pebble.DB) error { return errors.Join(db.Close(), s.note.close()) }
+
 // explainOpen says what to do about a store that cannot be opened.
 func explainOpen(dir string, err error) error {
 	text := err.Error()
+	if found := new(damage); errors.As(err, &found) {
+		return found
+	}
 	switch {
 	case errors.Is(err, syscall.EAGAIN), strings.Contains(text, "lock held by current process"):
 		return fmt.Errorf("the data folder %s is in use by another hodei server; stop it, or choose another folder with --data-dir: %w", dir, err)
@@ -73,7 +82,7 @@ func explainOpen(dir string, err error) error {
 			"or choose another one with --data-dir: %w", dir, err)
 	case isFull(err):
 		return fmt.Errorf("the disk of the data folder %s is full; make room and start again: %w", dir, err)
-	case strings.Contains(text, "unknown format major version"):
+	case strings.Contains(text, "unknown format major version"), errors.Is(err, errNewerNote):
 		return fmt.Errorf("the store in %s was written by a newer program; run the version of hodei that wrote it, or use another folder: %w", dir, err)
 	default:
 		return fmt.Errorf("opening the store in %s (if files in it are damaged or gone, restore a backup): %w", dir, err)

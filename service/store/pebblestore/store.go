@@ -26,6 +26,8 @@ type Options struct {
 	Logger     *slog.Logger // nil: none
 	FS         vfs.FS       // nil: the disk
 	CacheBytes int64        // of the block cache; 0: 16 MiB
+
+	memTableBytes uint64 // tests have smaller ones, so that more happens to them
 }
 
 // The sizes were chosen for bursts of small commits in little memory: two memtables and the cache are what an idle store
@@ -39,6 +41,8 @@ const (
 // Store is a store.Store.
 type Store struct {
 	db     *pebble.DB
+	fs     vfs.FS
+	note   *note // set while the folder is locked
 	logger *slog.Logger
 	failed atomic.Pointer[error] // the first failed write
 	broken chan struct{}         // closed with it
@@ -59,21 +63,24 @@ func Open(dir string, options Options) (*Store, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{logger: options.Logger, broken: make(chan struct{})}
+	if options.FS == nil {
+		options.FS = vfs.Default
+	}
+	s := &Store{fs: options.FS, logger: options.Logger, broken: make(chan struct{})}
 	db, err := s.openPebble(dir, s.pebbleOptions(options))
 	if err != nil {
 		return nil, explainOpen(dir, err)
 	}
 	s.db = db
 	if err := s.failed.Load(); err != nil {
-		return nil, errors.Join(explainOpen(dir, *err), db.Close())
+		return nil, errors.Join(explainOpen(dir, *err), s.closePebble(db))
 	}
 	if err := s.checkFormat(dir); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, s.closePebble(db))
 	}
 	for _, step := range []func() error{s.loadTerm, s.loadJobs, s.loadSpans} {
 		if err := step(); err != nil {
-			return nil, errors.Join(explainOpen(dir, err), db.Close())
+			return nil, errors.Join(explainOpen(dir, err), s.closePebble(db))
 		}
 	}
 	return s, nil
@@ -83,13 +90,13 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 	if options.CacheBytes == 0 {
 		options.CacheBytes = defaultCacheBytes
 	}
-	if options.FS == nil {
-		options.FS = vfs.Default
+	if options.memTableBytes == 0 {
+		options.memTableBytes = memTableBytes
 	}
 	p := &pebble.Options{
 		FS:                          disk{options.FS, s},
 		CacheSize:                   options.CacheBytes,
-		MemTableSize:                memTableBytes,
+		MemTableSize:                options.memTableBytes,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
@@ -113,12 +120,16 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 	return p
 }
 
-// formatVersion is the layout of the keys. A store of a newer one is refused.
-const formatVersion = 2
+// formatVersion is the layout of the keys and of what is beside Pebble's files. A store of a newer one is refused. A store without
+// a note becomes one with it when it is opened, and must have it from then on.
+const (
+	formatVersion     = 3
+	formatWithoutNote = 2
+)
 
 func (s *Store) checkFormat(dir string) error {
 	value, err := s.get([]byte{formatPrefix})
-	if errors.Is(err, pebble.ErrNotFound) {
+	if errors.Is(err, pebble.ErrNotFound) || err == nil && string(value) == string([]byte{formatWithoutNote}) {
 		return s.write(s.db.NewBatch(), func(b *pebble.Batch) error { return b.Set([]byte{formatPrefix}, []byte{formatVersion}, nil) })
 	}
 	if err != nil {
@@ -139,7 +150,7 @@ func (s *Store) Close() error {
 	if err := s.calls.close(); err != nil {
 		return err
 	}
-	return s.db.Close()
+	return s.closePebble(s.db)
 }
 
 // write fills a batch and commits it durably.

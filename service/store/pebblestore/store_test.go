@@ -146,8 +146,12 @@ func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
 // outputOf is what is appended after commit k.
 func outputOf(k int) []store.Chunk { return []store.Chunk{output((k - 1) * chunkSize)} }
 
+// edit changes a store by Pebble alone, and has it taken as it is then.
 func edit(t *testing.T, f folder, change func(*pebble.DB) error) {
 	t.Helper()
+	if f.fs == nil {
+		f.fs = vfs.Default
+	}
 	db, err := pebble.Open(f.dir, &pebble.Options{FS: f.fs, Logger: quiet{}, FormatMajorVersion: pebble.FormatNewest})
 	if err != nil {
 		t.Fatal(err)
@@ -158,6 +162,7 @@ func edit(t *testing.T, f folder, change func(*pebble.DB) error) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
+	replace(t, f.fs, f.fs.PathJoin(f.dir, "SYNCED"), []byte("accept\n"))
 }
 
 // quiet is a logger that says nothing.
