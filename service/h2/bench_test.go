@@ -3,6 +3,7 @@ package h2_test
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,7 +11,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,14 +34,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// load makes small calls, one after the other on each of 64 connections.
+const connections = 64
+
+// load makes small calls, one after the other on each of its connections. Before, it opens them, says so, and waits.
 func load(url string, calls int) error {
-	const connections = 64
 	errs := make(chan error, connections)
-	for range connections {
-		client := &http.Client{Transport: &http.Transport{
+	clients := make([]*http.Client, connections)
+	for i := range clients {
+		clients[i] = &http.Client{Transport: &http.Transport{
 			ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		}}
+		if err := repeat(clients[i], url, 100); err != nil {
+			return err
+		}
+	}
+	fmt.Println("ready")
+	if _, err := fmt.Scanln(); err != nil && !errors.Is(err, io.EOF) && err.Error() != "unexpected newline" {
+		return err
+	}
+	for _, client := range clients {
 		go func() { errs <- repeat(client, url, calls/connections) }()
 	}
 	for range connections {
@@ -119,21 +130,34 @@ func BenchmarkSmallCalls(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			_, url := serve(b, own, http.HandlerFunc(answerLikeAnAPI))
-			run := func(calls int) {
-				command := exec.Command(os.Args[0])
-				command.Env = append(os.Environ(), clientAt+"="+url, clientAt+"_CALLS="+strconv.Itoa(calls))
-				command.Stderr = os.Stderr
-				if err := command.Run(); err != nil {
-					b.Fatal(err)
-				}
+			calls := (b.N + connections - 1) / connections * connections
+			command := exec.Command(os.Args[0])
+			command.Env = append(os.Environ(), clientAt+"="+url, clientAt+"_CALLS="+strconv.Itoa(calls))
+			command.Stderr = os.Stderr
+			input, err := command.StdinPipe()
+			if err != nil {
+				b.Fatal(err)
 			}
-			run(6400) // warm
+			output, err := command.StdoutPipe()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := command.Start(); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := output.Read(make([]byte, 16)); err != nil {
+				b.Fatal(err)
+			}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			start := cpu()
 			b.ResetTimer()
-			calls := (b.N + 63) / 64 * 64
-			run(calls)
+			if _, err := io.WriteString(input, "\n"); err != nil {
+				b.Fatal(err)
+			}
+			if err := command.Wait(); err != nil {
+				b.Fatal(err)
+			}
 			used := cpu() - start
 			b.StopTimer()
 			runtime.ReadMemStats(&after)
@@ -143,5 +167,3 @@ func BenchmarkSmallCalls(b *testing.B) {
 		})
 	}
 }
-
-var _ sync.Mutex

@@ -74,7 +74,7 @@ type conn struct {
 	writeUntil      time.Time // the deadline for writing that is set; only who is sending uses it
 }
 
-func newConn(s *server, connection net.Conn, handler http.Handler, ctx context.Context) *conn { //nolint:revive // the context is the last, as it comes from the handler
+func newConn(ctx context.Context, s *server, connection net.Conn, handler http.Handler) *conn {
 	c := &conn{
 		srv: s, net: connection, handler: handler, remote: connection.RemoteAddr().String(), started: time.Now(),
 		names:   names{make: canonical},

@@ -39,7 +39,7 @@ func newServer(s *http.Server) *server {
 // serveTLS serves a connection until it ends; then net/http closes it.
 func (s *server) serveTLS(_ *http.Server, connection *tls.Conn, handler http.Handler) {
 	state := connection.ConnectionState()
-	c := newConn(s, connection, handler, baseContext(handler))
+	c := newConn(baseContext(handler), s, connection, handler)
 	c.tls = &state
 	if !s.limits.weakCiphers && !strong(&state) {
 		c.refuse(http2.ErrCodeInadequateSecurity)
