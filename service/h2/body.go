@@ -153,6 +153,9 @@ func (b *body) handTrailer() {
 
 // used announces room for n bytes again, late: on the connection, and on a stream from which more may come. c.mu is held.
 func (c *conn) used(st *stream, n int) {
+	if c.departure.done {
+		return
+	}
 	if n := c.inflow.give(n); n > 0 {
 		_ = c.control.WriteWindowUpdate(0, uint32(n))
 	}

@@ -61,7 +61,7 @@ func (c *conn) stopReading() {
 func (c *conn) depart(code http2.ErrCode) {
 	c.mu.Lock()
 	if !c.departure.final || code != http2.ErrCodeNo {
-		_ = c.control.WriteGoAway(c.lastID, code, nil)
+		_ = c.control.WriteGoAway(c.lastID, code, nil) // the last frame: what follows is without use to the peer
 	}
 	c.departure.announced, c.departure.final, c.departure.done = true, true, true
 	for _, st := range c.streams {

@@ -22,6 +22,7 @@ func (r *response) send(p []byte, last bool) error {
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	st.completing = last
 	kept := r.scratch.body
 	r.scratch.body = kept[:0]
 	if err := c.waitForRoom(st); err != nil {
@@ -99,6 +100,9 @@ func (st *stream) putData(p []byte, end bool) error {
 		}
 		c.flush()
 		if st.err == nil && min(c.outflow, st.outflow) <= 0 {
+			if limit := c.srv.limits.write; st.completing && limit > 0 {
+				st.setTimer(&st.stallTimer, time.Now().Add(limit), st.writeTimeout)
+			}
 			st.wake.Wait()
 		}
 	}

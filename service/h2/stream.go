@@ -29,9 +29,11 @@ type stream struct {
 	started     bool // the handler runs, or never will
 	peerDone    bool // the peer has ended its side
 	headerSent  bool
+	completing  bool // the handler has returned, and its worker waits for the peer to take the rest
 	readTimer   *time.Timer
 	writeTimer  *time.Timer
-	unavailable bool // the handler has returned
+	stallTimer  *time.Timer // a peer that takes nothing any more must not hold a worker
+	unavailable bool        // the handler has returned
 }
 
 // run serves the request on a worker.
@@ -89,7 +91,7 @@ func (st *stream) over() {
 		st.err = http.ErrBodyReadAfterClose
 		c.forget(st, !st.peerDone)
 	}
-	for _, timer := range []*time.Timer{st.readTimer, st.writeTimer} {
+	for _, timer := range [...]*time.Timer{st.readTimer, st.writeTimer, st.stallTimer} {
 		if timer != nil {
 			timer.Stop()
 		}
