@@ -85,7 +85,7 @@ func (c *conn) lookForLife(now time.Time) {
 		return
 	}
 	heard := c.started.Add(time.Duration(c.heard.Load()))
-	if heard.After(c.watch.pinged) {
+	if !heard.Before(c.watch.pinged) {
 		c.watch.pinged = time.Time{}
 	}
 	switch {

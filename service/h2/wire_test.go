@@ -112,6 +112,13 @@ func (e *wireEnd) Write(p []byte) (int, error) {
 	return written, nil
 }
 
+// written is how often was written.
+func (e *wireEnd) written() int {
+	e.out.mu.Lock()
+	defer e.out.mu.Unlock()
+	return e.writes
+}
+
 // takeAll is what has come, without waiting.
 func (e *wireEnd) takeAll() (p []byte, ended bool) {
 	w := e.in
