@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// deadlineExceeded is wrapped, so that nobody relies on the plain error.
-var deadlineExceeded = fmt.Errorf("h2: %w", os.ErrDeadlineExceeded)
+// errDeadline is wrapped, so that nobody relies on the plain error.
+var errDeadline = fmt.Errorf("h2: %w", os.ErrDeadlineExceeded)
 
 var errBodyClosed = errors.New("h2: the body was closed by the handler")
 

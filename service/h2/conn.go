@@ -55,8 +55,9 @@ type conn struct {
 	running int    // streams whose handlers have not returned
 	sending bool   // somebody is writing out
 	out     *[]byte
-	answers int // control frames in out
-	room    sync.Cond
+	answers int           // control frames in out
+	room    sync.Cond     // somebody waits until out is written
+	window  sync.Cond     // somebody waits for outflow
 	control *http2.Framer // puts control frames into out
 	headers *hpack.Encoder
 	block   bytes.Buffer // what headers has encoded
@@ -83,7 +84,7 @@ func newConn(ctx context.Context, s *server, connection net.Conn, handler http.H
 		resets: newResets(s.limits.streams), trifles: newTrifles(),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.room.L = &c.mu
+	c.room.L, c.window.L = &c.mu, &c.mu
 	c.in = bufio.NewReader((*arrivals)(c))
 	c.frames = http2.NewFramer(io.Discard, c.in)
 	c.frames.SetReuseFrames()

@@ -92,6 +92,14 @@ func TestFloodsAreStopped(t *testing.T) {
 		{"more streams than are allowed", 1000, func(p *peer) func(int) error {
 			return func(i int) error { return p.tryHeaders(uint32(2*i+1), true, post()...) }
 		}},
+		{"requests after the last one", 30_000, func(p *peer) func(int) error {
+			p.headers(1, true, post()...)
+			p.heard()
+			p.server.shutdown()
+			p.must(p.frames.WritePing(true, departurePing))
+			p.heard()
+			return func(i int) error { return p.tryHeaders(uint32(2*i+3), true, post()...) }
+		}},
 		{"a header without end", 200_000, func(p *peer) func(int) error {
 			p.must(p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(post()...)}))
 			return func(int) error { return p.frames.WriteContinuation(1, false, nil) }

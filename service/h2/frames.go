@@ -185,16 +185,10 @@ func (c *conn) setWindows(initial int64) error {
 
 func (c *conn) takeWindow(f *http2.WindowUpdateFrame) error {
 	if f.StreamID == 0 {
-		closed := c.outflow <= 0
 		if !c.outflow.add(int64(f.Increment)) {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		if !closed {
-			return nil
-		}
-		for _, st := range c.streams {
-			st.wake.Broadcast()
-		}
+		c.passOn()
 		return nil
 	}
 	st := c.streams[f.StreamID]

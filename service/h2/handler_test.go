@@ -156,10 +156,10 @@ func TestAPanicEndsItsStreamOnly(t *testing.T) {
 			switch r.Header.Get("Do") {
 			case "panic":
 				_, _ = io.WriteString(w, "secret")
-				panic("a mistake")
+				panic("a mistake") //nolint:forbidigo // what happens then is the question
 			case "abort":
 				_, _ = io.WriteString(w, "secret")
-				panic(http.ErrAbortHandler)
+				panic(http.ErrAbortHandler) //nolint:forbidigo // as above
 			case "exit":
 				_, _ = io.WriteString(w, "secret")
 				runtime.Goexit()

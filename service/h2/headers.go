@@ -45,7 +45,7 @@ var errIgnore = errors.New("h2: ignored")
 func (c *conn) mayOpen(f *http2.MetaHeadersFrame) error {
 	id := f.StreamID
 	if c.ignored(id) {
-		return errors.Join(c.trifle(), errIgnore)
+		return c.ignoredHeaders()
 	}
 	if id <= c.lastID {
 		return c.lateHeaders(f)
@@ -60,14 +60,18 @@ func (c *conn) mayOpen(f *http2.MetaHeadersFrame) error {
 	return nil
 }
 
+func (c *conn) ignoredHeaders() error {
+	if err := c.trifle(); err != nil {
+		return err
+	}
+	return errIgnore
+}
+
 // lateHeaders is for a stream that has ended. Trailers may have been on their way when this side ended it. c.mu is held.
 func (c *conn) lateHeaders(f *http2.MetaHeadersFrame) error {
 	switch known, cut := c.ended.find(f.StreamID); {
 	case cut || !known && f.PseudoValue("method") == "":
-		if err := c.trifle(); err != nil {
-			return err
-		}
-		return errIgnore
+		return c.ignoredHeaders()
 	case known:
 		return http2.ConnectionError(http2.ErrCodeStreamClosed)
 	}

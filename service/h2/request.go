@@ -61,14 +61,9 @@ func (st *stream) readRequest(ctx context.Context, f *http2.MetaHeadersFrame) er
 	if p.authority, ok = takeHost(p.authority, header); !ok || !p.valid() {
 		return malformed
 	}
-	target := &url.URL{Host: p.authority}
-	uri := p.authority
-	if p.method != http.MethodConnect {
-		var err error
-		if target, err = parsePath(p.path); err != nil {
-			return malformed
-		}
-		uri = p.path
+	target, uri, err := p.target()
+	if err != nil {
+		return malformed
 	}
 	length, ok := declaredLength(header["Content-Length"], st.peerDone)
 	if !ok {
@@ -176,6 +171,15 @@ func takeAnnounced(header http.Header) http.Header {
 		}
 	}
 	return announced
+}
+
+// target is what the request is for, as net/http has it.
+func (p *pseudo) target() (*url.URL, string, error) {
+	if p.method == http.MethodConnect {
+		return &url.URL{Host: p.authority}, p.authority, nil
+	}
+	target, err := parsePath(p.path)
+	return target, p.path, err
 }
 
 // parsePath is url.ParseRequestURI, with a short way for paths in which nothing has a meaning of its own.

@@ -23,7 +23,6 @@ type response struct {
 	scratch  *scratch // of the worker; nil: the handler has returned
 	header   http.Header
 	status   int // 0: not yet set
-	begun    bool
 	written  int64
 	declared int64 // by the handler; -1: not
 	trailers []string
@@ -193,7 +192,7 @@ func (r *response) SetReadDeadline(deadline time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !deadline.IsZero() && !deadline.After(time.Now()) {
-		r.stream.body.end(deadlineExceeded)
+		r.stream.body.end(errDeadline)
 		return nil
 	}
 	r.stream.setTimer(&r.stream.readTimer, deadline, r.stream.readTimeout)

@@ -73,6 +73,9 @@ func (c *conn) waitForRoom(st *stream) error {
 			c.flush()
 		}
 	}
+	if st.err != nil {
+		c.passOn()
+	}
 	return st.err
 }
 
@@ -84,9 +87,8 @@ func (st *stream) putData(p []byte, end bool) error {
 			return err
 		}
 		n := min(len(p), frameSize, c.peerFrame, int(max(0, min(c.outflow, st.outflow))))
-		if n < len(p) && n < smallWindow && !c.trifles.spend(time.Now()) {
-			_ = c.control.WriteRSTStream(st.id, http2.ErrCodeEnhanceYourCalm)
-			c.abort(st, http2.StreamError{StreamID: st.id, Code: http2.ErrCodeEnhanceYourCalm}, true)
+		if 0 < n && n < min(len(p), smallWindow) && !c.trifles.spend(time.Now()) {
+			c.reset(st, http2.ErrCodeEnhanceYourCalm, http2.StreamError{StreamID: st.id, Code: http2.ErrCodeEnhanceYourCalm})
 			continue
 		}
 		if n > 0 || len(p) == 0 {
@@ -94,17 +96,38 @@ func (st *stream) putData(p []byte, end bool) error {
 			st.outflow -= outflow(n)
 			c.putFrame(http2.FrameData, endFlag(end && n == len(p)), st.id, p[:n])
 			if p = p[n:]; len(p) == 0 {
+				c.passOn()
 				return nil
 			}
 			continue
 		}
 		c.flush()
-		if st.err == nil && min(c.outflow, st.outflow) <= 0 {
-			if limit := c.srv.limits.write; st.completing && limit > 0 {
-				st.setTimer(&st.stallTimer, time.Now().Add(limit), st.writeTimeout)
-			}
-			st.wake.Wait()
-		}
+		st.waitForWindow()
+	}
+}
+
+// waitForWindow waits if there still is no window. conn.mu is held, but not while waiting.
+func (st *stream) waitForWindow() {
+	c := st.conn
+	if st.err != nil || min(c.outflow, st.outflow) > 0 {
+		return
+	}
+	if limit := c.srv.limits.write; st.completing && limit > 0 {
+		st.setTimer(&st.stallTimer, time.Now().Add(limit), st.writeTimeout)
+	}
+	if st.outflow > 0 {
+		c.window.Wait()
+	} else {
+		c.passOn()
+		st.wake.Wait()
+	}
+}
+
+// passOn wakes the next stream that waits for the connection's window. They wait in line, and each wakes the one behind it if
+// something is left, since waking all for a window that serves a few would cost more than sending. c.mu is held.
+func (c *conn) passOn() {
+	if c.outflow > 0 {
+		c.window.Signal()
 	}
 }
 

@@ -129,6 +129,7 @@ func (c *conn) abort(st *stream, err error, cut bool) {
 	st.cancel()
 	st.wake.Broadcast()
 	c.room.Broadcast()
+	c.window.Broadcast()
 }
 
 // reset tells the peer that a stream ends before its time, if it has not ended. c.mu is held.
@@ -149,7 +150,7 @@ func (c *conn) resetByHandler(st *stream) {
 func (st *stream) readTimeout() {
 	c := st.conn
 	c.mu.Lock()
-	st.body.end(deadlineExceeded)
+	st.body.end(errDeadline)
 	c.mu.Unlock()
 	c.start(st) // in case it waits for its body
 }
@@ -159,7 +160,7 @@ func (st *stream) writeTimeout() {
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reset(st, http2.ErrCodeInternal, deadlineExceeded)
+	c.reset(st, http2.ErrCodeInternal, errDeadline)
 	c.flush()
 }
 

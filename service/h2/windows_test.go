@@ -56,6 +56,33 @@ func TestWindowsForSending(t *testing.T) {
 			p.expect("DATA 3 3561 bytes", "DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 11752 bytes", `DATA 3 "" end`)
 		})
 	})
+	t.Run("of the connection, for many", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := dial(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 20_000)) }, window(1<<20))
+			const streams = 90
+			for i := range uint32(streams) {
+				p.headers(2*i+1, true, post()...)
+			}
+			ends, rounds := 0, 0
+			for ; ends < streams && rounds < 1000; rounds++ {
+				if rounds == 3 { // those that are reset must not keep the others from their turn
+					for i := range uint32(10) {
+						p.must(p.frames.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+					}
+					ends += 10
+				}
+				for _, said := range p.heard() {
+					if strings.HasSuffix(said, " end") {
+						ends++
+					}
+				}
+				p.must(p.frames.WriteWindowUpdate(0, 3000))
+			}
+			if ends < streams-3 {
+				t.Fatalf("after %d windows only %d answers were complete", rounds, ends)
+			}
+		})
+	})
 	t.Run("too large by settings", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, large, window(0))

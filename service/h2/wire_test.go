@@ -153,5 +153,7 @@ func (e *wireEnd) SetDeadline(at time.Time) error {
 	e.writeBy.set(e.out, at)
 	return nil
 }
-func (e *wireEnd) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
+
+func (e *wireEnd) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
+
 func (e *wireEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 55555} }

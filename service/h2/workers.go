@@ -107,15 +107,15 @@ type names struct {
 	known map[string]string
 }
 
-// keptNames bounds what a peer can make the server keep.
-const keptNames = 64
+// keptNames and keptName bound what a peer can make the server keep: so many, so long.
+const keptNames, keptName = 64, 64
 
 func (n *names) of(name string) string {
 	if made, ok := n.known[name]; ok {
 		return made
 	}
 	made := n.make(name)
-	if len(n.known) < keptNames {
+	if len(n.known) < keptNames && len(name) <= keptName {
 		if n.known == nil {
 			n.known = make(map[string]string)
 		}
