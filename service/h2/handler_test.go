@@ -156,10 +156,10 @@ func TestAPanicEndsItsStreamOnly(t *testing.T) {
 			switch r.Header.Get("Do") {
 			case "panic":
 				_, _ = io.WriteString(w, "secret")
-				panic("a mistake") //nolint:forbidigo // what happens then is the question
+				panic("a mistake")
 			case "abort":
 				_, _ = io.WriteString(w, "secret")
-				panic(http.ErrAbortHandler) //nolint:forbidigo // as above
+				panic(http.ErrAbortHandler)
 			case "exit":
 				_, _ = io.WriteString(w, "secret")
 				runtime.Goexit()

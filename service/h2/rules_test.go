@@ -13,7 +13,7 @@ import (
 func echoes(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		panic(http.ErrAbortHandler) //nolint:forbidigo // the caller is gone
+		panic(http.ErrAbortHandler)
 	}
 	w.Header().Set("Content-Type", "text/plain")
 	_, _ = w.Write(body)

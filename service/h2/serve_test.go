@@ -2,13 +2,10 @@ package h2_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -72,5 +69,3 @@ func TestCallsOfTheUsualClient(t *testing.T) {
 		}
 	}
 }
-
-var _ = []any{net.IPv4len, strings.ToLower, tls.VersionTLS12}
