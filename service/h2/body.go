@@ -120,10 +120,7 @@ func (b *body) add(p []byte) {
 		*b.data, b.used = (*b.data)[:n], 0
 	}
 	if len(*b.data)+len(p) > cap(*b.data) {
-		larger := getBuffer(max(2*cap(*b.data), len(*b.data)+len(p)))
-		*larger = append(*larger, *b.data...)
-		putBuffer(b.data)
-		b.data = larger
+		b.data = largerBuffer(b.data, len(p))
 	}
 	*b.data = append(*b.data, p...)
 	b.stream.wake.Broadcast()

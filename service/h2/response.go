@@ -59,7 +59,8 @@ func (r *response) WriteHeader(status int) {
 // snapshot copies the header, because the handler may change it from now on.
 func (r *response) snapshot() {
 	fields := r.scratch.fields[:0]
-	r.declared = -1
+	r.declared, r.trailers = -1, nil
+	r.ownType, r.ownDate, r.encoded, r.closing = false, false, false, false
 	for name, values := range r.header {
 		if strings.HasPrefix(name, http.TrailerPrefix) || !r.keeps(name, values) {
 			continue
@@ -117,7 +118,8 @@ func (r *response) Write(p []byte) (int, error) { return write(r, p) }
 func (r *response) WriteString(s string) (int, error) { return write(r, s) }
 
 func write[T string | []byte](r *response, p T) (int, error) {
-	if r.scratch == nil {
+	s := r.scratch
+	if s == nil {
 		return 0, errReturned
 	}
 	if r.status == 0 {
@@ -130,7 +132,9 @@ func write[T string | []byte](r *response, p T) (int, error) {
 	if r.declared >= 0 && r.written > r.declared {
 		return 0, http.ErrContentLength
 	}
-	s := r.scratch
+	if len(s.body) == 0 && len(p) > answerSize { // keeping a part of it gains nothing
+		return r.wrote(len(p), r.send([]byte(p), false))
+	}
 	if s.body == nil {
 		s.body = make([]byte, 0, answerSize)
 	}
@@ -139,10 +143,14 @@ func write[T string | []byte](r *response, p T) (int, error) {
 	if room == len(p) {
 		return len(p), nil
 	}
-	if err := r.send([]byte(p[room:]), false); err != nil {
+	return r.wrote(len(p), r.send([]byte(p[room:]), false))
+}
+
+func (r *response) wrote(n int, err error) (int, error) {
+	if err != nil {
 		return 0, err
 	}
-	return len(p), nil
+	return n, nil
 }
 
 // Flush sends what is there.

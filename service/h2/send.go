@@ -12,6 +12,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// frameHeader is the size of what comes before each frame's payload.
+const frameHeader = 9
+
 // smallWindow is a window that a peer opens only to cost more than it gets.
 const smallWindow = 256
 
@@ -22,9 +25,13 @@ func (r *response) send(p []byte, last bool) error {
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s := r.scratch
+	if s == nil { // somebody writes beyond the call
+		return errReturned
+	}
 	st.completing = last
-	kept := r.scratch.body
-	r.scratch.body = kept[:0]
+	kept := s.body
+	s.body = kept[:0]
 	if err := c.waitForRoom(st); err != nil {
 		return err
 	}
@@ -144,7 +151,7 @@ func (c *conn) putFrame(kind http2.FrameType, flags http2.Flags, id uint32, payl
 		return
 	}
 	n := len(payload)
-	b := append(*c.outgoing(), byte(n>>16), byte(n>>8), byte(n), byte(kind), byte(flags))
+	b := append(*c.outgoing(frameHeader + n), byte(n>>16), byte(n>>8), byte(n), byte(kind), byte(flags))
 	b = binary.BigEndian.AppendUint32(b, id)
 	*c.out = append(b, payload...)
 }

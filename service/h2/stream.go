@@ -46,7 +46,6 @@ func (st *stream) run(s *scratch) {
 		}
 		st.finish()
 	}()
-	s.body = s.body[:0] // a handler that panicked may have left something
 	st.answer.scratch = s
 	st.handler.ServeHTTP(&st.answer, st.request)
 	st.answer.complete()
@@ -64,13 +63,17 @@ func (st *stream) logPanic(reason any) {
 
 // finish frees what the request has used.
 func (st *stream) finish() {
-	st.answer.scratch = nil
 	if st.request.MultipartForm != nil {
 		_ = st.request.MultipartForm.RemoveAll()
 	}
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s := st.answer.scratch; s != nil {
+		clear(s.fields) // an idle worker keeps nothing of a call
+		s.body = s.body[:0]
+		st.answer.scratch = nil
+	}
 	st.over()
 	c.flush()
 }
@@ -91,12 +94,16 @@ func (st *stream) over() {
 		st.err = http.ErrBodyReadAfterClose
 		c.forget(st, !st.peerDone)
 	}
+	st.stopTimers()
+	c.left()
+}
+
+func (st *stream) stopTimers() {
 	for _, timer := range [...]*time.Timer{st.readTimer, st.writeTimer, st.stallTimer} {
 		if timer != nil {
 			timer.Stop()
 		}
 	}
-	c.left()
 }
 
 // forget ends a stream for the peer. c.mu is held.
@@ -124,6 +131,7 @@ func (c *conn) abort(st *stream, err error, cut bool) {
 	st.body.drop()
 	if !st.started { // and never will be
 		st.started, st.unavailable = true, true
+		st.stopTimers()
 		c.left()
 	}
 	st.cancel()

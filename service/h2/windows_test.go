@@ -48,12 +48,12 @@ func TestWindowsForSending(t *testing.T) {
 				_, _ = w.Write(make([]byte, 65_000))
 			}, window(1<<20))
 			p.headers(1, true, post()...)
-			p.expect("HEADERS 1 :status=200", "DATA 1 4096 bytes", "DATA 1 16384 bytes", "DATA 1 16384 bytes",
-				"DATA 1 16384 bytes", "DATA 1 11752 bytes", `DATA 1 "" end`)
+			p.expect("HEADERS 1 :status=200", "DATA 1 16384 bytes", "DATA 1 16384 bytes",
+				"DATA 1 16384 bytes", "DATA 1 15848 bytes", `DATA 1 "" end`)
 			p.headers(3, true, post()...)
 			p.expect("HEADERS 3 :status=200", "DATA 3 535 bytes")
 			p.must(p.frames.WriteWindowUpdate(0, 1<<20))
-			p.expect("DATA 3 3561 bytes", "DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 11752 bytes", `DATA 3 "" end`)
+			p.expect("DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 15313 bytes", `DATA 3 "" end`)
 		})
 	})
 	t.Run("of the connection, for many", func(t *testing.T) {

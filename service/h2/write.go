@@ -16,15 +16,19 @@ func (o *outbox) Write(frame []byte) (int, error) {
 	c := (*conn)(o)
 	if c.dead == nil {
 		c.answers++
-		*c.outgoing() = append(*c.outgoing(), frame...)
+		out := c.outgoing(len(frame))
+		*out = append(*out, frame...)
 	}
 	return len(frame), nil
 }
 
-// outgoing is the buffer of what is to be sent. c.mu is held.
-func (c *conn) outgoing() *[]byte {
-	if c.out == nil {
-		c.out = getBuffer(0)
+// outgoing is the buffer of what is to be sent, with room for n more bytes. c.mu is held.
+func (c *conn) outgoing(n int) *[]byte {
+	switch {
+	case c.out == nil:
+		c.out = getBuffer(n)
+	case len(*c.out)+n > cap(*c.out):
+		c.out = largerBuffer(c.out, n)
 	}
 	return c.out
 }
@@ -127,6 +131,14 @@ func getBuffer(n int) *[]byte {
 	}
 	b := make([]byte, 0, max(n, 1<<bits))
 	return &b
+}
+
+// largerBuffer moves a buffer's content to one that has room for n more bytes.
+func largerBuffer(b *[]byte, n int) *[]byte {
+	larger := getBuffer(max(2*cap(*b), len(*b)+n))
+	*larger = append(*larger, *b...)
+	putBuffer(b)
+	return larger
 }
 
 // putBuffer takes a buffer back that nobody uses any more.
