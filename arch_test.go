@@ -37,6 +37,7 @@ var rules = []rule{
 	{"service/identity", []string{"service/job", "service/store"}, []string{"github.com/oklog/ulid/v2"}, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/telemetry", nil, nil, nil, "telemetry knows nothing of what it measures"},
 	{"service/api", []string{"gen/...", "proto/codec", "service/job", "service/store", "service/bus", "service/fleet", "service/identity", "service/logs", "service/orchestrator"}, nil, nil, "the API adapter never meets another adapter"},
+	{"service/h2", nil, []string{"golang.org/x/net/http2", "golang.org/x/net/http2/hpack", "golang.org/x/net/http/httpguts"}, nil, "a transport knows nothing of what it carries"},
 	{"service/store/storerecord", []string{"service/job", "service/store"}, []string{"google.golang.org/protobuf/encoding/protowire"}, nil, "the form of records depends on no engine"},
 	{"service/store/storelog", []string{"service/job", "service/store", "service/store/storerecord"}, []string{"github.com/klauspost/compress/s2"}, nil, "how stores keep jobs depends on no engine"},
 	{"service/store/storetest", []string{"service/job", "service/store", "service/store/storetest/..."}, []string{"pgregory.net/rapid"}, nil, "the suite knows the port only"},

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/hodei-jobs/hodei/service/h2"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/telemetry"
 )
@@ -17,7 +18,7 @@ func newAPIServer(handler http.Handler, security *tls.Config, logger *slog.Logge
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // curl and browsers without HTTP/2 for unary calls
 	protocols.SetHTTP2(true)
-	return &http.Server{
+	server := &http.Server{
 		Handler:           handler,
 		TLSConfig:         security,
 		Protocols:         protocols,
@@ -35,6 +36,8 @@ func newAPIServer(handler http.Handler, security *tls.Config, logger *slog.Logge
 			WriteByteTimeout:              30 * time.Second,
 		},
 	}
+	h2.Configure(server)
+	return server
 }
 
 func newOpsServer(handler http.Handler) *http.Server {

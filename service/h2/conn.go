@@ -1,0 +1,270 @@
+package h2
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+var (
+	errClosed = errors.New("h2: the connection is closed")
+	errFlood  = errors.New("h2: the peer sends a header without end")
+)
+
+// longAgo is a deadline that wakes who reads.
+var longAgo = time.Unix(1, 0)
+
+// conn is a connection of a client.
+type conn struct {
+	srv     *server
+	net     net.Conn
+	handler http.Handler
+	tls     *tls.ConnectionState // nil: none, in tests
+	remote  string
+	started time.Time
+	heard   atomic.Int64 // nanoseconds after started: when something was read last
+
+	ctx    context.Context //nolint:containedctx // the parent of its requests' contexts
+	cancel context.CancelFunc
+
+	// Of the goroutine that reads.
+	in      *bufio.Reader
+	unread  int   // bytes read from the network since the last frame was complete
+	readErr error // why the network gives no more
+	frames  *http2.Framer
+	names   names
+	ready   []*stream // their handlers start before the reader waits for more
+
+	mu      sync.Mutex
+	greeted bool  // the peer's first settings have come
+	dead    error // why nothing can be written any more
+	streams map[uint32]*stream
+	ended   ended
+	lastID  uint32 // the largest stream that the peer has opened
+	running int    // streams whose handlers have not returned
+	sending bool   // somebody is writing out
+	out     *[]byte
+	answers int           // control frames in out
+	room    sync.Cond     // somebody waits until out is written
+	window  sync.Cond     // somebody waits for outflow
+	control *http2.Framer // puts control frames into out
+	headers *hpack.Encoder
+	block   bytes.Buffer // what headers has encoded
+	inflow  inflow
+	outflow outflow
+	// What the peer has set.
+	peerWindow int64
+	peerFrame  int
+	// unacknowledged counts settings of this side.
+	unacknowledged int
+
+	resets, trifles bucket
+	departure       departure
+	watch           watch
+	writeUntil      time.Time // the deadline for writing that is set; only who is sending uses it
+}
+
+func newConn(ctx context.Context, s *server, connection net.Conn, handler http.Handler) *conn {
+	c := &conn{
+		srv: s, net: connection, handler: handler, remote: connection.RemoteAddr().String(), started: time.Now(),
+		names:   names{make: canonical},
+		streams: make(map[uint32]*stream), inflow: newInflow(s.limits.connWindow), outflow: initialWindow,
+		peerWindow: initialWindow, peerFrame: initialFrame,
+		resets: newResets(s.limits.streams), trifles: newTrifles(),
+	}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.room.L, c.window.L = &c.mu, &c.mu
+	c.in = bufio.NewReader((*arrivals)(c))
+	c.frames = http2.NewFramer(io.Discard, c.in)
+	c.frames.SetReuseFrames()
+	c.frames.SetMaxReadFrameSize(s.limits.frame)
+	c.frames.MaxHeaderListSize = s.limits.headerList
+	c.frames.ReadMetaHeaders = hpack.NewDecoder(s.limits.decoderTable, nil)
+	c.control = http2.NewFramer((*outbox)(c), nil)
+	c.headers = hpack.NewEncoder(&c.block)
+	c.headers.SetMaxDynamicTableSizeLimit(s.limits.encoderTable)
+	c.greet()
+	return c
+}
+
+// arrivals reads from the network. It is asked only when all that has come was used, which is the time to start handlers.
+type arrivals conn
+
+// Read reads what comes next, after what has come so far was handed on.
+func (a *arrivals) Read(p []byte) (int, error) {
+	c := (*conn)(a)
+	c.settle()
+	if c.unread > blockBytes {
+		return 0, errFlood
+	}
+	n, err := c.net.Read(p)
+	if n > 0 {
+		c.unread += n
+		c.heard.Store(int64(time.Since(c.started)))
+	}
+	if err != nil {
+		c.readErr = err
+	}
+	return n, err
+}
+
+// settle starts the handlers of what has arrived, and has answers to the peer written that nobody has taken along.
+func (c *conn) settle() {
+	for i, st := range c.ready {
+		c.ready[i] = nil
+		c.start(st)
+	}
+	c.ready = c.ready[:0]
+	c.mu.Lock()
+	waiting := c.out != nil && !c.sending && c.dead == nil
+	if waiting {
+		c.sending = true
+	}
+	c.mu.Unlock()
+	if waiting {
+		c.srv.workers.run((*sender)(c))
+	}
+}
+
+// start has the handler of a stream run, unless it does or the stream was reset.
+func (c *conn) start(st *stream) {
+	c.mu.Lock()
+	started := st.started
+	st.started = true
+	c.mu.Unlock()
+	if !started {
+		c.srv.workers.run(st)
+	}
+}
+
+// serve reads until the connection ends.
+func (c *conn) serve() {
+	defer c.close()
+	c.mu.Lock()
+	c.watch.idleSince = c.started
+	c.lookAgainBy(c.started.Add(c.srv.limits.preface))
+	c.mu.Unlock()
+	if err := c.readPreface(); err != nil {
+		return
+	}
+	c.report(http.StateActive)
+	c.report(http.StateIdle)
+	for {
+		frame, err := c.frames.ReadFrame()
+		if err == nil {
+			c.unread = c.in.Buffered()
+			err = c.take(frame)
+		}
+		if err != nil && !c.survives(err) {
+			return
+		}
+	}
+}
+
+// greet sends the settings of this side, before anything else.
+func (c *conn) greet() {
+	l := &c.srv.limits
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.control.WriteSettings(
+		http2.Setting{ID: http2.SettingMaxFrameSize, Val: l.frame},
+		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: l.streams},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: l.headerList},
+		http2.Setting{ID: http2.SettingHeaderTableSize, Val: l.decoderTable},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(l.streamWindow)},
+	)
+	if more := l.connWindow - initialWindow; more > 0 {
+		_ = c.control.WriteWindowUpdate(0, uint32(more))
+	}
+	c.unacknowledged++
+}
+
+func (c *conn) readPreface() error {
+	got := make([]byte, len(http2.ClientPreface))
+	if _, err := io.ReadFull(c.in, got); err != nil {
+		return err
+	}
+	if string(got) != http2.ClientPreface {
+		c.depart(http2.ErrCodeProtocol)
+		return errClosed
+	}
+	return nil
+}
+
+// survives deals with an error, and says whether the connection goes on.
+func (c *conn) survives(err error) bool {
+	var streamError http2.StreamError
+	var connError http2.ConnectionError
+	switch {
+	case c.readErr != nil: // nobody to tell, unless the read was ended to leave
+		c.mu.Lock()
+		done := c.departure.done
+		c.mu.Unlock()
+		if done {
+			c.depart(http2.ErrCodeNo)
+		}
+		return false
+	case errors.As(err, &streamError):
+		if err = c.refuseStream(streamError); err == nil {
+			return true
+		}
+		return c.survives(err)
+	case errors.As(err, &connError):
+		c.depart(http2.ErrCode(connError))
+	case errors.Is(err, http2.ErrFrameTooLarge):
+		c.depart(http2.ErrCodeFrameSize)
+	case errors.Is(err, errFlood):
+		c.depart(http2.ErrCodeEnhanceYourCalm)
+	default: // a frame too short for what it must have
+		c.depart(http2.ErrCodeProtocol)
+	}
+	return false
+}
+
+// close ends all that the connection has had.
+func (c *conn) close() {
+	c.mu.Lock()
+	c.fail(errClosed)
+	if c.watch.timer != nil {
+		c.watch.timer.Stop()
+	}
+	c.watch.over = true
+	if !c.sending && c.out != nil {
+		putBuffer(c.out)
+		c.out = nil
+	}
+	c.mu.Unlock()
+	c.cancel()
+	_ = c.net.Close()
+}
+
+// fail ends all streams, because nothing can be written any more. c.mu is held.
+func (c *conn) fail(err error) {
+	if c.dead != nil {
+		return
+	}
+	c.dead = err
+	for _, st := range c.streams {
+		c.abort(st, err, true)
+	}
+	c.room.Broadcast()
+	_ = c.net.SetReadDeadline(longAgo) // the reader sees it and ends
+}
+
+// report tells the hook of the http.Server, to which net/http itself reports that a connection is new and that it is closed.
+func (c *conn) report(state http.ConnState) {
+	if hook := c.srv.http.ConnState; hook != nil {
+		hook(c.net, state)
+	}
+}
