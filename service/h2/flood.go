@@ -22,7 +22,7 @@ func (b *bucket) spend(now time.Time) bool {
 // resets bounds streams that end before their time, whoever ends them: a peer that opens and resets streams in a row makes
 // the server begin work that nobody waits for. Canceling all streams at once, twice, is no attack.
 func newResets(streams uint32) bucket {
-	return bucket{size: 2*float64(streams) + 100, perSecond: max(10, float64(streams)/10)}
+	return bucket{size: 2*float64(streams) + 100, perSecond: float64(streams)}
 }
 
 // trifles bounds frames that bring nothing: pings, settings, priorities, empty data, data for streams that are gone, and

@@ -2,9 +2,9 @@
 
 // Package procrunner runs steps as processes of the machine.
 //
-// Each step is a session or a process group of its own, without a terminal. All its processes are found again, those that left it included: by a control
-// group where the agent may make one, and else because the agent adopts their orphans. When the first process ends, whatever
-// is left of the step is killed, so the end of a step means that nothing of it runs.
+// Each step is a session or a process group of its own, without a terminal. All its processes are found again, those that
+// left it included: by a control group where the agent may make one, and else because the agent adopts their orphans. When the
+// first process ends, whatever is left of the step is killed, so the end of a step means that nothing of it runs.
 package procrunner
 
 import (
