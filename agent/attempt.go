@@ -342,15 +342,18 @@ func (t *attempt) workDir() (string, error) {
 
 // inherited are the variables that steps take over from the agent. Everything else of its environment, secrets above all,
 // stays with the agent.
-var inherited = [...]string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL"}
-
-func (t *attempt) environment(i int, step *hwpv1.Step) []string {
-	env := make([]string, 0, len(inherited)+len(step.GetEnv())+9)
-	for _, name := range inherited {
+var inherited = sync.OnceValue(func() (env []string) {
+	for _, name := range [...]string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}
 	}
+	return env
+})
+
+func (t *attempt) environment(i int, step *hwpv1.Step) []string {
+	env := make([]string, 0, len(inherited())+len(step.GetEnv())+9)
+	env = append(env, inherited()...)
 	env = append(env,
 		"HODEI=1",
 		"HODEI_JOB_ID="+t.ref.GetJobId(),

@@ -18,7 +18,7 @@ import (
 // Steps are often idle, so there are more slots than CPUs.
 const (
 	slotsPerCPU = 4
-	minSlots    = 16
+	minSlots    = 32
 )
 
 // measured fills what is not set with what the machine has.

@@ -10,7 +10,7 @@ const (
 	frameTime = time.Millisecond
 	// reportTime is the same for the reports of one whose jobs are short: each frame of reports costs the server a commit,
 	// and a job that ends meanwhile is told of once.
-	reportTime = 3 * time.Millisecond
+	reportTime = 5 * time.Millisecond
 	// burst is how many may follow each other at once after a quiet time.
 	burst = 8
 )

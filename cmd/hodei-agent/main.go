@@ -66,7 +66,7 @@ func run(args []string) error {
 	})
 	cpus := flags.Float64("cpus", 0, "CPUs for jobs (default: all)")
 	memory := flags.Int("memory-mib", 0, "memory for jobs in MiB (default: all)")
-	slots := flags.Int("slots", 0, "jobs at the same time (default: 4 for each CPU, at least 16)")
+	slots := flags.Int("slots", 0, "jobs at the same time (default: 4 for each CPU, at least 32)")
 	format := flags.String("log-format", "text", "text or json")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := parse(flags, args); err != nil {

@@ -55,7 +55,7 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.StringArrayVar(&labels, "label", nil, "label for constraints, KEY=VALUE; may be repeated")
 	flags.Float64Var(&cpus, "cpus", 0, "CPUs for jobs (default: all)")
 	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")
-	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 16)")
+	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 32)")
 	flags.StringVar(&steps, "runner", "process", "what runs steps: process, or none to let them succeed without being run, for benchmarks")
 	addLogFlags(cmd, &format, &level)
 	return cmd

@@ -41,8 +41,10 @@ func (f *fakeJobs) Disconnect(_ context.Context, _ job.WorkerID, session uint64)
 }
 
 func (f *fakeJobs) Heartbeat(context.Context, job.WorkerID, uint64, job.Resources) error { return nil }
-func (f *fakeJobs) AgentDrains(context.Context, job.WorkerID, uint64, bool) error        { return nil }
-func (f *fakeJobs) Lease() time.Duration                                                 { return 15 * time.Second }
+
+func (f *fakeJobs) AgentDrains(context.Context, job.WorkerID, uint64, bool) error { return nil }
+
+func (f *fakeJobs) Lease() time.Duration { return 15 * time.Second }
 
 func (f *fakeJobs) Report(_ context.Context, _ job.WorkerID, _ []orchestrator.Report, acknowledge func()) error {
 	f.acknowledge = acknowledge

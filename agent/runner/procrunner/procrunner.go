@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -144,10 +145,6 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 		output.abandon()
 		return nil, explainStart(c, path, err)
 	}
-	var own syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil {
-		p.agentRSS = own.Maxrss
-	}
 	output.begin()
 	return p, nil
 }
@@ -186,8 +183,6 @@ type process struct {
 	orphans *orphans
 	adopts  bool
 	done    chan struct{} // closed when nothing of the step runs
-	// agentRSS is the largest memory that the agent itself has had, in KiB, when the step was started.
-	agentRSS int64
 
 	mu      sync.Mutex
 	stopped bool
@@ -250,11 +245,23 @@ func (p *process) Wait() runner.Result {
 		result.ExitCode = 128 + int(status.Signal())
 	}
 	// Until it executes its program a child counts the agent's memory as its own, so a smaller peak than that says nothing.
-	if usage.Maxrss > p.agentRSS {
+	if exceedsAgent(usage.Maxrss) {
 		result.Usage.MaxRSSKiB = usage.Maxrss
 	}
 	result.Usage.UserCPU, result.Usage.SystemCPU = time.Duration(usage.Utime.Nano()), time.Duration(usage.Stime.Nano())
 	return result
+}
+
+// agentPeak is the largest memory that the agent itself is known to have had, in KiB. It never gets smaller, so it is looked at
+// only when more is seen.
+var agentPeak atomic.Int64
+
+func exceedsAgent(rss int64) bool {
+	var own syscall.Rusage
+	if rss > agentPeak.Load() && syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil {
+		agentPeak.Store(own.Maxrss)
+	}
+	return rss > agentPeak.Load()
 }
 
 // output carries what the step writes to its writers.
