@@ -152,12 +152,12 @@ type agent struct {
 	lease     *lease
 	wake      chan struct{} // has an element when there is something to send
 	bootID    string
-	dials     uint64 // sessions that were opened; of the goroutine that opens them
+	dials     uint64 // the number of the newest session; of the goroutine that opens them
 	forgetful bool   // attempts that a former life had taken may be unknown
 }
 
 func newAgent(config Config, id *identity) (*agent, error) {
-	a := &agent{config: config, identity: id, wake: make(chan struct{}, 1), bootID: newBootID(), lease: newLease()}
+	a := &agent{config: config, identity: id, wake: make(chan struct{}, 1), bootID: newBootID(), lease: newLease(), dials: uint64(time.Now().UnixMilli())}
 	journal, past, err := openJournal(filepath.Join(config.StateDir, "journal"), machineBoot())
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ type Worker struct {
 	AgentVersion  string
 	BootID        string // of the agent's present life
 	Session       uint64 // of its present or last connection, as the server counts them
-	Dial          uint64 // the same as the agent counts them in its present life; 0: it does not say
+	Dial          uint64 // the same as the agent counts them, which begins with the milliseconds since 1970 when it starts
 	Connected     bool
 	Draining      bool // on an operator's or the agent's wish
 	Lost          bool

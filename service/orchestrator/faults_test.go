@@ -237,6 +237,26 @@ func TestOlderConnectionDoesNotTakeThePlaceOfANewerOne(t *testing.T) {
 	}
 }
 
+func TestConnectionOfADeadAgentDoesNotTakeThePlaceOfTheLivingOne(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.turn(connection(2, 100))
+	id, _ := b.running()
+	dead := connection(3, 50)
+	dead.worker.BootID = "a former life"
+	b.turn(dead)
+	if s := b.state(id); dead.err == nil || s != job.Running {
+		t.Errorf("the job of the living agent is %s, and the dead one got %v", s, dead.err)
+	}
+	b.turn(&disconnect{id: "wkr_1", session: 2})
+	setBack := connection(4, 50)
+	setBack.worker.BootID = "a later life whose clock was set back"
+	b.turn(setBack)
+	if setBack.err != nil {
+		t.Errorf("an agent whose clock was set back cannot come back: %v", setBack.err)
+	}
+}
+
 func TestLateWordOfAnOlderSessionChangesNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

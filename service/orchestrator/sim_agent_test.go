@@ -107,7 +107,8 @@ func (a *simAgent) start() {
 	a.life++
 	a.up = true
 	a.attempts, a.order, a.news, a.reports, a.sent = make(map[uint64]*simAttempt), nil, nil, nil, 0
-	a.link, a.welcomed, a.draining, a.dials, a.wait = nil, false, false, 0, 100*time.Millisecond
+	a.link, a.welcomed, a.draining, a.wait = nil, false, false, 100*time.Millisecond
+	a.dials = uint64(a.w.now.UnixMilli())
 	a.deferred, a.pausedUntil, a.heard, a.renewed = nil, time.Time{}, a.w.now, a.w.now
 	for _, former := range a.journal.replay() {
 		t := &simAttempt{agent: a, assignment: Assignment{Ref: former.ref}, over: true, final: former.ended}

@@ -64,7 +64,9 @@ func (c *connect) apply(s *state, now time.Time) {
 	}
 	// What an agent said on an older connection can arrive after the newer one, and two sessions overtake each other on their
 	// way to here.
-	late := fresh.BootID == w.BootID && fresh.Dial < w.Dial
+	// What a former life of the agent said is told by its clock, which may have been set back: so only while the newer one is
+	// there.
+	late := fresh.Dial < w.Dial && (fresh.BootID == w.BootID || w.open)
 	if late || fresh.Session < w.Session {
 		c.err = job.Errorf(job.CodePrecondition, job.ReasonUnavailable, "worker %s has connected again", fresh.ID)
 		return

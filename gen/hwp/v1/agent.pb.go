@@ -405,8 +405,8 @@ type Register struct {
 	// The machine has been started anew since the agent wrote its journal, so that attempts which it had taken may be missing
 	// in the list above.
 	Forgetful bool `protobuf:"varint,9,opt,name=forgetful,proto3" json:"forgetful,omitempty"`
-	// Counts the streams that this life of the agent has opened, from 1. The server refuses one that is older than another it
-	// has seen: it was held up on its way.
+	// Counts the streams that the agent has opened, from the milliseconds since 1970 at its start. The server refuses one that
+	// is older than another it has seen: it was held up on its way.
 	Dial          uint64 `protobuf:"varint,10,opt,name=dial,proto3" json:"dial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
