@@ -35,6 +35,10 @@ var measurements = []measurement{
 		{"submits a second", "submits_per_second", "%.0f", "at least 14,000"},
 		{"p50, ms", "submit_ms.p50", "%.1f", ""},
 		{"p99, ms", "submit_ms.p99", "%.1f", "below 20"},
+		{"server's CPU us a submit", "server_cpu_us_per_job", "%.1f", ""},
+		{"client's CPU us a submit", "client_cpu_us_per_job", "%.1f", ""},
+		{"bare TLS round trips a second", "limit.round_trips_per_second", "%.0f", ""},
+		{"ratio", "limit_ratio", "%.2f", ""},
 		{"median submit over median fsync", "submit_p50_over_fsync_p50", "%.1f", ""},
 	}},
 	{"Processes", []string{"exec"}, []figure{

@@ -26,7 +26,7 @@ type ExecResult struct {
 
 // Exec measures how many processes a second go through, beside how many this machine can start at all.
 func Exec(ctx context.Context, options Options) (*ExecResult, error) {
-	before, err := spawns(ctx, 2*time.Second)
+	before, err := spawns(ctx, limitTime)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func Exec(ctx context.Context, options Options) (*ExecResult, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	after, err := spawns(ctx, 2*time.Second)
+	after, err := spawns(ctx, limitTime)
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,9 @@ import (
 type Limit struct {
 	FsyncP50Micros     float64 `json:"fsync_p50_us"` // 4 KiB appended and made durable
 	FsyncP99Micros     float64 `json:"fsync_p99_us"`
-	SpawnsPerSecond    float64 `json:"spawns_per_second,omitempty"`     // of trueProgram, without Hodei
-	StoreJobsPerSecond float64 `json:"store_jobs_per_second,omitempty"` // the store alone, in this process, without anything before it
+	SpawnsPerSecond    float64 `json:"spawns_per_second,omitempty"`      // of trueProgram, without Hodei
+	RoundTrips         float64 `json:"round_trips_per_second,omitempty"` // over as many TLS connections, the mean of before and after
+	StoreJobsPerSecond float64 `json:"store_jobs_per_second,omitempty"`  // the store alone, in this process, without anything before it
 }
 
 // MeasureLimit measures the disk.

@@ -15,6 +15,9 @@ import (
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 )
 
+// limitTime is how long a limit is measured.
+const limitTime = 2 * time.Second
+
 // callers is how many clients submit at the same time, each on a connection of its own.
 const callers = 64
 
@@ -36,13 +39,18 @@ type SubmitResult struct {
 	SubmitsPerSecond float64   `json:"submits_per_second"`
 	SubmitMillis     Quantiles `json:"submit_ms"`
 	Cost
-	Limit Limit `json:"limit"`
+	Limit      Limit   `json:"limit"`
+	LimitRatio float64 `json:"limit_ratio"` // to the round trips
 	// FsyncRatio is the median submit divided by the median fsync.
 	FsyncRatio float64 `json:"submit_p50_over_fsync_p50"`
 }
 
 // Submit measures single submits from many clients at once; they share commits.
 func Submit(ctx context.Context, options Options) (*SubmitResult, error) {
+	tripsBefore, err := roundTrips(callers, limitTime)
+	if err != nil {
+		return nil, err
+	}
 	w, err := OpenWorld(ctx, options)
 	if err != nil {
 		return nil, err
@@ -76,10 +84,17 @@ func Submit(ctx context.Context, options Options) (*SubmitResult, error) {
 		Store: storeName(options), Jobs: len(took), Callers: callers, SubmitsPerSecond: float64(len(took)) / elapsed.Seconds(),
 		SubmitMillis: quantilesOf(took), Cost: after.minus(before, len(took)),
 	}
-	if r.Limit, err = MeasureLimit(options); err == nil {
-		r.FsyncRatio = r.SubmitMillis.P50 * 1000 / r.Limit.FsyncP50Micros
+	tripsAfter, err := roundTrips(callers, limitTime)
+	if err != nil {
+		return nil, err
 	}
-	return r, err
+	if r.Limit, err = MeasureLimit(options); err != nil {
+		return nil, err
+	}
+	r.Limit.RoundTrips = (tripsBefore + tripsAfter) / 2
+	r.LimitRatio = r.SubmitsPerSecond / r.Limit.RoundTrips
+	r.FsyncRatio = r.SubmitMillis.P50 * 1000 / r.Limit.FsyncP50Micros
+	return r, nil
 }
 
 func submitSingly(ctx context.Context, clients []*hodei.Client, options Options) ([]time.Duration, error) {
