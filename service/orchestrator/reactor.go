@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -23,6 +24,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		case <-o.inbox.ready:
 		case <-timer.C:
 		}
+		runtime.Gosched() // others that are about to put something into the inbox go first, so that one commit serves them all
 		batch = o.inbox.take(batch[:0], maxBatch)
 		if err := o.turn(ctx, batch); err != nil {
 			o.stop(batch)
