@@ -1,7 +1,7 @@
 // Command benchmarks runs every measurement of `hodei bench` and writes docs/benchmarks.md from what they print. It takes
 // about ten minutes on an idle machine of two cores.
 //
-//	scripts/build && go run ./scripts/benchmarks -postgres postgres://...
+//	go run ./scripts/benchmarks -postgres postgres://...
 package main
 
 import (
@@ -105,6 +105,9 @@ func main() {
 }
 
 func run(url, out string) error {
+	if built, err := exec.Command("scripts/build").CombinedOutput(); err != nil { // so that the figures are those of this code
+		return fmt.Errorf("building: %w\n%s", err, built)
+	}
 	var page bytes.Buffer
 	fmt.Fprintf(&page, `# Benchmarks
 
