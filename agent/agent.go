@@ -157,7 +157,10 @@ type agent struct {
 }
 
 func newAgent(config Config, id *identity) (*agent, error) {
-	a := &agent{config: config, identity: id, wake: make(chan struct{}, 1), bootID: newBootID(), lease: newLease(), dials: uint64(time.Now().UnixMilli())}
+	a := &agent{
+		config: config, identity: id, wake: make(chan struct{}, 1), bootID: newBootID(), lease: newLease(),
+		dials: uint64(time.Now().UnixMilli()),
+	}
 	journal, past, err := openJournal(filepath.Join(config.StateDir, "journal"), machineBoot())
 	if err != nil {
 		return nil, err

@@ -55,7 +55,6 @@ var simDefects = []simDefect{
 		"worker.go",
 		"		s.cancels = append(s.cancels, cancelOrder{worker: w.ID, ref: e.job.Ref(), step: -1, force: true})\n", "",
 	}}},
-	{"an old session takes the place of a new one", []simEdit{{"worker.go", "if late || fresh.Session < w.Session {", "if late {"}}},
 	{"what an agent said on an older connection counts", []simEdit{{"worker.go", "if late || fresh.Session < w.Session {", "if late && false || fresh.Session < w.Session {"}}},
 	{"the end of an old session ends the new one", []simEdit{{"worker.go", "w != nil && w.Session == session", "w != nil"}}},
 	{"what may start once is sent again to an agent that forgets", []simEdit{{
