@@ -220,7 +220,7 @@ func TestOtherClients(t *testing.T) {
 	t.Run("curl", func(t *testing.T) {
 		curl, err := exec.LookPath("curl")
 		if err != nil {
-			t.Skip("curl is not installed: ", err)
+			t.Fatal("this test needs curl; install it (apt-get install curl): ", err)
 		}
 		command := exec.CommandContext(t.Context(), curl, "-sk", "--http2", "--data-binary", "@-", "-w", "%{http_version} %{http_code}", s.URL, s.URL)
 		command.Stdin = strings.NewReader("hello")

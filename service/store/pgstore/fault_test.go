@@ -160,9 +160,9 @@ func schemaOf(t *testing.T, database string) string {
 	return u.Query().Get("search_path")
 }
 
-// The server crashes and hangs in the middle. Writers wait, and go on when it is back.
-func TestServerThatGoesAwayAndComesBack(t *testing.T) {
-	t.Parallel()
+// startOwn starts a PostgreSQL for one test, which may do with it what it wants.
+func startOwn(t *testing.T) *pgtest.Server {
+	t.Helper()
 	own, err := pgtest.StartOwn()
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +172,13 @@ func TestServerThatGoesAwayAndComesBack(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return own
+}
+
+// The server crashes and hangs in the middle. Writers wait, and go on when it is back.
+func TestServerThatGoesAwayAndComesBack(t *testing.T) {
+	t.Parallel()
+	own := startOwn(t)
 	s := open(t, own.URL)
 	defer s.Close()
 	term, err := s.Lead(t.Context())
@@ -218,15 +225,7 @@ func TestServerThatGoesAwayAndComesBack(t *testing.T) {
 // A machine that takes connections and says nothing is waited for like one that is not there.
 func TestServerThatHangsAtConnecting(t *testing.T) {
 	t.Parallel()
-	own, err := pgtest.StartOwn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := own.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	own := startOwn(t)
 	s := open(t, own.URL+"&connect_timeout=1")
 	defer s.Close()
 	killer := connect(t, own.URL)
