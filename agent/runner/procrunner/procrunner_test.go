@@ -128,9 +128,9 @@ func TestRecoverEndsOnlyTheOwnLeftOvers(t *testing.T) {
 	}
 }
 
-// The test runs itself in sessions with a terminal and without one.
-func TestStepsHaveNoTerminal(t *testing.T) {
-	t.Parallel()
+// The test runs itself in sessions with a terminal and without one. It is alone, because a step without groups may take its
+// processes for orphans of its own.
+func TestStepsHaveNoTerminal(t *testing.T) { //nolint:paralleltest // see above
 	if os.Getenv("LOOK_FOR_TERMINAL") != "" {
 		var out bytes.Buffer
 		r := procrunner.New(procrunner.Options{Instance: "terminal" + os.Getenv("LOOK_FOR_TERMINAL")})
