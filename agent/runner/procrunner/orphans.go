@@ -14,7 +14,7 @@ import (
 // orphans knows the children that the agent has started itself, so that it can tell from them the processes that it has
 // adopted because their parents ended.
 type orphans struct {
-	starting sync.RWMutex // held for reading while a child is started, so that reap cannot take it for an orphan
+	starting sync.RWMutex // held for reading while a child is started, so that nobody takes it for an orphan
 
 	mu       sync.Mutex
 	children map[int]*tree // by the first process of each running step; nil for steps in control groups
@@ -85,6 +85,8 @@ func (o *orphans) reap() {
 // family returns the processes of a step: its leader, all that descend from it or share its session, and adopted ones whose
 // descent is lost. Those may be another step's, so they count only for the last step that runs.
 func (o *orphans) family(leader int) []int {
+	o.starting.Lock()
+	defer o.starting.Unlock()
 	o.mu.Lock()
 	others := make(map[int]bool)
 	for pid := range o.children {

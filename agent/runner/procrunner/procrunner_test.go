@@ -128,6 +128,29 @@ func TestRecoverEndsOnlyTheOwnLeftOvers(t *testing.T) {
 	}
 }
 
+// Whoever ends a step by force may still be looking for its processes when the next step starts.
+func TestStepThatIsStoppedLeavesTheNextOneAlone(t *testing.T) { //nolint:paralleltest // as above
+	r := procrunner.New(procrunner.Options{NoCgroups: true})
+	defer r.Close()
+	run := func(script string) runner.Process {
+		p, err := r.Start(runner.Command{
+			ID: "job-1-0", Argv: []string{"sh", "-c", script}, Env: os.Environ(), Dir: t.TempDir(), Stdout: io.Discard, Stderr: io.Discard,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for range 200 {
+		stopped := run("sleep 1000")
+		stopped.Stop(true)
+		stopped.Wait()
+		if got := run("exit 7").Wait(); got.ExitCode != 7 {
+			t.Fatalf("the step after one that was stopped ended with %+v", got)
+		}
+	}
+}
+
 // The test runs itself in sessions with a terminal and without one. It is alone, because a step without groups may take its
 // processes for orphans of its own.
 func TestStepsHaveNoTerminal(t *testing.T) { //nolint:paralleltest // see above
