@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,31 +43,57 @@ func (l *Limit) measureStore(ctx context.Context, options Options) error {
 	return err
 }
 
-// fsyncs times appends of 4 KiB that are made durable.
+// fsyncs times appends of 4 KiB that are made durable, one right after the other.
 func fsyncs(dir string, n int) ([]time.Duration, error) {
+	p, err := newProbe(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	took := make([]time.Duration, 0, n)
+	for range n {
+		d, err := p.fsync()
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, d)
+	}
+	return took, nil
+}
+
+// probe is a file that shows what it costs to make data durable on a disk.
+type probe struct {
+	dir   string
+	file  *os.File
+	block [4096]byte
+}
+
+// newProbe makes a probe in a folder of its own below dir. It must be closed.
+func newProbe(dir string) (*probe, error) {
 	temp, err := os.MkdirTemp(dir, "hodei-fsync-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(temp) //nolint:errcheck // a probe's file
 	file, err := os.Create(filepath.Join(temp, "probe"))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(temp))
 	}
-	defer file.Close() //nolint:errcheck // a probe's file
-	block := make([]byte, 4096)
-	took := make([]time.Duration, 0, n)
-	for range n {
-		begin := time.Now()
-		if _, err := file.Write(block); err != nil {
-			return nil, err
-		}
-		if err := syscall.Fdatasync(int(file.Fd())); err != nil {
-			return nil, err
-		}
-		took = append(took, time.Since(begin))
+	return &probe{dir: temp, file: file}, nil
+}
+
+// fsync appends 4 KiB, makes them durable, and returns how long that took.
+func (p *probe) fsync() (time.Duration, error) {
+	begin := time.Now()
+	if _, err := p.file.Write(p.block[:]); err != nil {
+		return 0, err
 	}
-	return took, nil
+	err := syscall.Fdatasync(int(p.file.Fd()))
+	return time.Since(begin), err
+}
+
+func (p *probe) close() {
+	p.file.Close()      //nolint:errcheck // a probe's file
+	os.RemoveAll(p.dir) //nolint:errcheck // a probe's file
 }
 
 // micros returns a quantile in microseconds.
