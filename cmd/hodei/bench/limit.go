@@ -19,6 +19,9 @@ type Limit struct {
 	StoreJobsPerSecond float64 `json:"store_jobs_per_second,omitempty"`  // the store alone, in this process, without anything before it
 }
 
+// limitTime is how long a limit that is a rate is measured, each time.
+const limitTime = 2 * time.Second
+
 // MeasureLimit measures the disk.
 func MeasureLimit(options Options) (Limit, error) {
 	var l Limit

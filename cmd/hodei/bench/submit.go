@@ -15,9 +15,6 @@ import (
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 )
 
-// limitTime is how long a limit is measured.
-const limitTime = 2 * time.Second
-
 // callers is how many clients submit at the same time, each on a connection of its own.
 const callers = 64
 
