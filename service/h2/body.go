@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 // errDeadline is wrapped, so that nobody relies on the plain error.
@@ -18,8 +20,7 @@ type body struct {
 	stream *stream
 
 	// conn.mu guards all.
-	data     *[]byte // nil: none
-	used     int     // of data
+	data     framing.Arrived
 	got      int64
 	declared int64 // -1: not
 	err      error // what comes after data; nil: more data
@@ -42,7 +43,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, errBodyClosed
 		case b.stream.err != nil:
 			return 0, b.stream.err
-		case b.data != nil:
+		case !b.data.Empty():
 			return b.take(p)
 		case b.err != nil:
 			b.handTrailer()
@@ -57,15 +58,10 @@ func (b *body) Read(p []byte) (int, error) {
 // take copies what is there and announces its room again.
 func (b *body) take(p []byte) (int, error) {
 	c := b.stream.conn
-	n := copy(p, (*b.data)[b.used:])
-	b.used += n
-	if b.used == len(*b.data) {
-		putBuffer(b.data)
-		b.data, b.used = nil, 0
-	}
+	n := b.data.Read(p)
 	c.used(b.stream, n)
-	c.flush()
-	if b.data == nil && errors.Is(b.err, io.EOF) {
+	c.out.Flush()
+	if b.data.Empty() && errors.Is(b.err, io.EOF) {
 		b.handTrailer()
 		return n, io.EOF
 	}
@@ -78,9 +74,10 @@ func (b *body) goOn() {
 		return
 	}
 	b.expected = false
-	b.stream.conn.beginHeader(http.StatusContinue)
-	b.stream.conn.endHeader(b.stream.id, false)
-	b.stream.conn.flush()
+	out := &b.stream.conn.out
+	out.Field(":status", statusText(http.StatusContinue))
+	out.EndHeader(b.stream.id, false)
+	out.Flush()
 }
 
 // Close drops what was not read and what still comes.
@@ -91,38 +88,25 @@ func (b *body) Close() error {
 	b.closed = true
 	b.drop()
 	b.stream.wake.Broadcast()
-	c.flush()
+	c.out.Flush()
 	return nil
 }
 
 // drop gives room back to the connection, but not to the stream, which gets no more then. conn.mu is held.
 func (b *body) drop() {
-	if b.data == nil {
-		return
+	if n := b.data.Drop(); n > 0 {
+		b.stream.conn.used(nil, n)
 	}
-	n := len(*b.data) - b.used
-	putBuffer(b.data)
-	b.data, b.used = nil, 0
-	b.stream.conn.used(nil, n)
 }
 
 // add keeps bytes that have come. conn.mu is held.
 func (b *body) add(p []byte) {
 	b.got += int64(len(p))
-	switch {
-	case b.closed || b.err != nil || b.stream.unavailable:
+	if b.closed || b.err != nil || b.stream.unavailable {
 		b.stream.conn.used(nil, len(p))
 		return
-	case b.data == nil:
-		b.data = getBuffer(len(p))
-	case b.used > 0 && len(*b.data)+len(p) > cap(*b.data):
-		n := copy(*b.data, (*b.data)[b.used:])
-		*b.data, b.used = (*b.data)[:n], 0
 	}
-	if len(*b.data)+len(p) > cap(*b.data) {
-		b.data = largerBuffer(b.data, len(p))
-	}
-	*b.data = append(*b.data, p...)
+	b.data.Add(p)
 	b.stream.wake.Broadcast()
 }
 
@@ -153,13 +137,13 @@ func (c *conn) used(st *stream, n int) {
 	if c.departure.done {
 		return
 	}
-	if n := c.inflow.give(n); n > 0 {
-		_ = c.control.WriteWindowUpdate(0, uint32(n))
+	if n := c.inflow.Give(n); n > 0 {
+		_ = c.out.Control.WriteWindowUpdate(0, uint32(n))
 	}
 	if st == nil || st.peerDone || st.err != nil {
 		return
 	}
-	if n := st.inflow.give(n); n > 0 {
-		_ = c.control.WriteWindowUpdate(st.id, uint32(n))
+	if n := st.inflow.Give(n); n > 0 {
+		_ = c.out.Control.WriteWindowUpdate(st.id, uint32(n))
 	}
 }

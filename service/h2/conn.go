@@ -2,7 +2,6 @@ package h2
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,6 +14,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 var (
@@ -43,7 +44,7 @@ type conn struct {
 	unread  int   // bytes read from the network since the last frame was complete
 	readErr error // why the network gives no more
 	frames  *http2.Framer
-	names   names
+	names   framing.Names
 	ready   []*stream // their handlers start before the reader waits for more
 
 	mu      sync.Mutex
@@ -53,47 +54,34 @@ type conn struct {
 	ended   ended
 	lastID  uint32 // the largest stream that the peer has opened
 	running int    // streams whose handlers have not returned
-	sending bool   // somebody is writing out
-	out     *[]byte
-	answers int           // control frames in out
-	room    sync.Cond     // somebody waits until out is written
-	window  sync.Cond     // somebody waits for outflow
-	control *http2.Framer // puts control frames into out
-	headers *hpack.Encoder
-	block   bytes.Buffer // what headers has encoded
-	inflow  inflow
-	outflow outflow
-	// What the peer has set.
+	out     framing.Out
+	inflow  framing.Inflow
+	// peerWindow is the initial window of streams that the peer has set.
 	peerWindow int64
-	peerFrame  int
 	// unacknowledged counts settings of this side.
 	unacknowledged int
 
 	resets, trifles bucket
 	departure       departure
 	watch           watch
-	writeUntil      time.Time // the deadline for writing that is set; only who is sending uses it
 }
 
 func newConn(ctx context.Context, s *server, connection net.Conn, handler http.Handler) *conn {
 	c := &conn{
 		srv: s, net: connection, handler: handler, remote: connection.RemoteAddr().String(), started: time.Now(),
-		names:   names{make: canonical},
-		streams: make(map[uint32]*stream), inflow: newInflow(s.limits.connWindow), outflow: initialWindow,
-		peerWindow: initialWindow, peerFrame: initialFrame,
+		names:   framing.CanonicalNames(),
+		streams: make(map[uint32]*stream), inflow: framing.NewInflow(s.limits.connWindow), peerWindow: framing.InitialWindow,
 		resets: newResets(s.limits.streams), trifles: newTrifles(),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.room.L, c.window.L = &c.mu, &c.mu
 	c.in = bufio.NewReader((*arrivals)(c))
 	c.frames = http2.NewFramer(io.Discard, c.in)
 	c.frames.SetReuseFrames()
 	c.frames.SetMaxReadFrameSize(s.limits.frame)
 	c.frames.MaxHeaderListSize = s.limits.headerList
 	c.frames.ReadMetaHeaders = hpack.NewDecoder(s.limits.decoderTable, nil)
-	c.control = http2.NewFramer((*outbox)(c), nil)
-	c.headers = hpack.NewEncoder(&c.block)
-	c.headers.SetMaxDynamicTableSizeLimit(s.limits.encoderTable)
+	c.out.Init(connection, &c.mu, s.limits.write, func(send func()) { s.workers.run(sending(send)) }, c.fail)
+	c.out.LimitTable(s.limits.encoderTable)
 	c.greet()
 	return c
 }
@@ -127,14 +115,8 @@ func (c *conn) settle() {
 	}
 	c.ready = c.ready[:0]
 	c.mu.Lock()
-	waiting := c.out != nil && !c.sending && c.dead == nil
-	if waiting {
-		c.sending = true
-	}
+	c.out.FlushAside()
 	c.mu.Unlock()
-	if waiting {
-		c.srv.workers.run((*sender)(c))
-	}
 }
 
 // start has the handler of a stream run, unless it does or the stream was reset.
@@ -177,15 +159,15 @@ func (c *conn) greet() {
 	l := &c.srv.limits
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_ = c.control.WriteSettings(
+	_ = c.out.Control.WriteSettings(
 		http2.Setting{ID: http2.SettingMaxFrameSize, Val: l.frame},
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: l.streams},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: l.headerList},
 		http2.Setting{ID: http2.SettingHeaderTableSize, Val: l.decoderTable},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(l.streamWindow)},
 	)
-	if more := l.connWindow - initialWindow; more > 0 {
-		_ = c.control.WriteWindowUpdate(0, uint32(more))
+	if more := l.connWindow - framing.InitialWindow; more > 0 {
+		_ = c.out.Control.WriteWindowUpdate(0, uint32(more))
 	}
 	c.unacknowledged++
 }
@@ -240,10 +222,6 @@ func (c *conn) close() {
 		c.watch.timer.Stop()
 	}
 	c.watch.over = true
-	if !c.sending && c.out != nil {
-		putBuffer(c.out)
-		c.out = nil
-	}
 	c.mu.Unlock()
 	c.cancel()
 	_ = c.net.Close()
@@ -258,7 +236,7 @@ func (c *conn) fail(err error) {
 	for _, st := range c.streams {
 		c.abort(st, err, true)
 	}
-	c.room.Broadcast()
+	c.out.Close()
 	_ = c.net.SetReadDeadline(longAgo) // the reader sees it and ends
 }
 

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 // departure is how far the connection has come in ending. First the peer is told to open no more streams; when it has heard
@@ -24,7 +26,7 @@ func (c *conn) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.announceDeparture()
-	c.flush()
+	c.out.Flush()
 }
 
 // announceDeparture is leave without writing. c.mu is held.
@@ -33,8 +35,8 @@ func (c *conn) announceDeparture() {
 		return
 	}
 	c.departure.announced = true
-	_ = c.control.WriteGoAway(maxStreamID, http2.ErrCodeNo, nil)
-	_ = c.control.WritePing(false, departurePing)
+	_ = c.out.Control.WriteGoAway(framing.MaxStreamID, http2.ErrCodeNo, nil)
+	_ = c.out.Control.WritePing(false, departurePing)
 	c.departure.finalBy = time.Now().Add(lingerTime)
 	c.lookAgainBy(c.departure.finalBy)
 }
@@ -45,7 +47,7 @@ func (c *conn) finalize() {
 		return
 	}
 	c.departure.announced, c.departure.final = true, true
-	_ = c.control.WriteGoAway(c.lastID, http2.ErrCodeNo, nil)
+	_ = c.out.Control.WriteGoAway(c.lastID, http2.ErrCodeNo, nil)
 	if c.running == 0 {
 		c.stopReading()
 	}
@@ -61,17 +63,14 @@ func (c *conn) stopReading() {
 func (c *conn) depart(code http2.ErrCode) {
 	c.mu.Lock()
 	if !c.departure.final || code != http2.ErrCodeNo {
-		_ = c.control.WriteGoAway(c.lastID, code, nil) // the last frame: what follows is without use to the peer
+		_ = c.out.Control.WriteGoAway(c.lastID, code, nil) // the last frame: what follows is without use to the peer
 	}
 	c.departure.announced, c.departure.final, c.departure.done = true, true, true
 	for _, st := range c.streams {
 		c.abort(st, http2.ConnectionError(code), true)
 	}
-	_ = c.net.SetWriteDeadline(time.Now().Add(lingerTime)) // for those who write now
-	c.flush()
-	for c.sending && c.dead == nil {
-		c.room.Wait()
-	}
+	c.out.Hurry(lingerTime)
+	c.out.Drain()
 	c.mu.Unlock()
 	c.linger()
 }

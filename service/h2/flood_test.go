@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 // calm is how a flood ends.
@@ -24,13 +25,13 @@ func (p *peer) keepWriting(times int, write func(i int) error) {
 			return
 		}
 		if i%500 == 499 { // so that the server has read it and the answers do not pile up
-			if said := p.heard(); len(said) > 0 && said[len(said)-1] == "EOF" {
+			if said := p.Heard(); len(said) > 0 && said[len(said)-1] == "EOF" {
 				p.expectCalm(said)
 				return
 			}
 		}
 	}
-	p.expectCalm(p.heard())
+	p.expectCalm(p.Heard())
 }
 
 func (p *peer) expectCalm(said []string) {
@@ -50,64 +51,64 @@ func TestFloodsAreStopped(t *testing.T) {
 		do    func(p *peer) func(i int) error
 	}{
 		{"pings", 30_000, func(p *peer) func(int) error {
-			return func(int) error { return p.frames.WritePing(false, [8]byte{}) }
+			return func(int) error { return p.Frames.WritePing(false, [8]byte{}) }
 		}},
 		{"settings", 30_000, func(p *peer) func(int) error {
-			return func(int) error { return p.frames.WriteSettings() }
+			return func(int) error { return p.Frames.WriteSettings() }
 		}},
 		{"empty data", 30_000, func(p *peer) func(int) error {
-			p.headers(1, false, post()...)
-			return func(int) error { return p.frames.WriteData(1, false, nil) }
+			p.Headers(1, false, post()...)
+			return func(int) error { return p.Frames.WriteData(1, false, nil) }
 		}},
 		{"priorities", 30_000, func(p *peer) func(int) error {
-			return func(int) error { return p.frames.WritePriority(3, http2.PriorityParam{}) }
+			return func(int) error { return p.Frames.WritePriority(3, http2.PriorityParam{}) }
 		}},
 		{"unknown frames", 30_000, func(p *peer) func(int) error {
-			return func(int) error { return p.frames.WriteRawFrame(0x99, 0, 0, nil) }
+			return func(int) error { return p.Frames.WriteRawFrame(0x99, 0, 0, nil) }
 		}},
 		{"data for ended streams", 30_000, func(p *peer) func(int) error {
-			p.headers(1, true, post()...)
-			p.must(p.frames.WriteRSTStream(1, http2.ErrCodeCancel))
-			return func(int) error { return p.frames.WriteData(1, false, []byte("x")) }
+			p.Headers(1, true, post()...)
+			p.Must(p.Frames.WriteRSTStream(1, http2.ErrCodeCancel))
+			return func(int) error { return p.Frames.WriteData(1, false, []byte("x")) }
 		}},
 		{"streams that are reset at once", 1000, func(p *peer) func(int) error {
 			return func(i int) error {
-				if err := p.tryHeaders(uint32(2*i+1), true, post()...); err != nil {
+				if err := p.TryHeaders(uint32(2*i+1), true, post()...); err != nil {
 					return err
 				}
-				return p.frames.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel)
+				return p.Frames.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel)
 			}
 		}},
 		{"streams that the server has to reset", 1000, func(p *peer) func(int) error {
 			return func(i int) error {
-				if err := p.tryHeaders(uint32(2*i+1), false, post()...); err != nil {
+				if err := p.TryHeaders(uint32(2*i+1), false, post()...); err != nil {
 					return err
 				}
-				return p.frames.WriteWindowUpdate(uint32(2*i+1), 1<<31-1)
+				return p.Frames.WriteWindowUpdate(uint32(2*i+1), 1<<31-1)
 			}
 		}},
 		{"malformed requests", 1000, func(p *peer) func(int) error {
-			return func(i int) error { return p.tryHeaders(uint32(2*i+1), true, "A", "b") }
+			return func(i int) error { return p.TryHeaders(uint32(2*i+1), true, "A", "b") }
 		}},
 		{"more streams than are allowed", 1000, func(p *peer) func(int) error {
-			return func(i int) error { return p.tryHeaders(uint32(2*i+1), true, post()...) }
+			return func(i int) error { return p.TryHeaders(uint32(2*i+1), true, post()...) }
 		}},
 		{"requests after the last one", 30_000, func(p *peer) func(int) error {
-			p.headers(1, true, post()...)
-			p.heard()
+			p.Headers(1, true, post()...)
+			p.Heard()
 			p.server.shutdown()
-			p.must(p.frames.WritePing(true, departurePing))
-			p.heard()
-			return func(i int) error { return p.tryHeaders(uint32(2*i+3), true, post()...) }
+			p.Must(p.Frames.WritePing(true, departurePing))
+			p.Heard()
+			return func(i int) error { return p.TryHeaders(uint32(2*i+3), true, post()...) }
 		}},
 		{"a header without end", 200_000, func(p *peer) func(int) error {
-			p.must(p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(post()...)}))
-			return func(int) error { return p.frames.WriteContinuation(1, false, nil) }
+			p.Must(p.Frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.Encode(post()...)}))
+			return func(int) error { return p.Frames.WriteContinuation(1, false, nil) }
 		}},
 		{"windows of one byte", 30_000, func(p *peer) func(int) error {
-			p.headers(1, true, post("large", "1")...)
-			p.heard()
-			return func(int) error { p.heard(); return p.frames.WriteWindowUpdate(1, 1) }
+			p.Headers(1, true, post("large", "1")...)
+			p.Heard()
+			return func(int) error { p.Heard(); return p.Frames.WriteWindowUpdate(1, 1) }
 		}},
 	}
 	for _, f := range floods {
@@ -123,9 +124,9 @@ func TestFloodsAreStopped(t *testing.T) {
 				if f.name == "windows of one byte" {
 					write := f.do(p)
 					for i := range f.times {
-						p.must(write(i))
+						p.Must(write(i))
 					}
-					if said := p.heard(); !slices.Contains(said, "RST_STREAM 1 "+calm) && len(said) > 0 {
+					if said := p.Heard(); !slices.Contains(said, "RST_STREAM 1 "+calm) && len(said) > 0 {
 						t.Fatalf("the server still says %v", said[len(said)-1])
 					}
 					return
@@ -143,11 +144,11 @@ func TestCancelingNowAndThenIsNoFlood(t *testing.T) {
 		id := uint32(1)
 		for range 50 {
 			for range 90 {
-				p.headers(id, true, post()...)
-				p.must(p.frames.WriteRSTStream(id, http2.ErrCodeCancel))
+				p.Headers(id, true, post()...)
+				p.Must(p.Frames.WriteRSTStream(id, http2.ErrCodeCancel))
 				id += 2
 			}
-			p.expect()
+			p.Expect()
 			time.Sleep(9 * time.Second)
 		}
 	})
@@ -157,10 +158,10 @@ func TestCancelingNowAndThenIsNoFlood(t *testing.T) {
 func TestAnswersThatNobodyReads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := connect(t, testServer(nil), echoes, 1000)
-		p.write([]byte(http2.ClientPreface))
-		p.must(p.frames.WriteSettings())
-		for range 2*controlBacklog + 1000 { // some are being written
-			p.must(p.frames.WritePing(false, [8]byte{}))
+		p.Say([]byte(http2.ClientPreface))
+		p.Must(p.Frames.WriteSettings())
+		for range 2*framing.ControlBacklog + 1000 { // some are being written
+			p.Must(p.Frames.WritePing(false, [8]byte{}))
 		}
 		time.Sleep(5 * time.Second) // less than any other limit
 		select {
@@ -178,10 +179,10 @@ func TestLargeHeaders(t *testing.T) {
 	t.Run("too large", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, echoes)
-			fragment := slices.Clone(p.encode(post("large", strings.Repeat("\x7f", 50<<10), "other", strings.Repeat("b", 20<<10))...))
-			p.must(p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fragment[:30<<10], EndStream: true}))
-			p.must(p.frames.WriteContinuation(1, true, fragment[30<<10:]))
-			got := p.heard()
+			fragment := slices.Clone(p.Encode(post("large", strings.Repeat("\x7f", 50<<10), "other", strings.Repeat("b", 20<<10))...))
+			p.Must(p.Frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fragment[:30<<10], EndStream: true}))
+			p.Must(p.Frames.WriteContinuation(1, true, fragment[30<<10:]))
+			got := p.Heard()
 			if len(got) == 0 || got[0] != tooLarge && !strings.HasPrefix(got[0], "RST_STREAM") {
 				t.Fatalf("got %q", got)
 			}
@@ -190,18 +191,15 @@ func TestLargeHeaders(t *testing.T) {
 	t.Run("many fields of few bytes", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, echoes)
-			p.block.Reset()
-			for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {"bomb", strings.Repeat("x", 4000)}} {
-				p.must(p.encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
-			}
-			bomb := append(p.block.Bytes(), bytes.Repeat([]byte{0x80 | 62}, 30_000)...) // 4 KB each
-			p.must(p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndStream: true, EndHeaders: true}))
-			got := p.heard()
+			bomb := p.Encode(":method", "GET", ":scheme", "https", ":path", "/", "bomb", strings.Repeat("x", 4000))
+			bomb = append(bomb, bytes.Repeat([]byte{0x80 | 62}, 30_000)...) // 4 KB each
+			p.Must(p.Frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bomb, EndStream: true, EndHeaders: true}))
+			got := p.Heard()
 			if len(got) != 2 || got[0] != tooLarge {
 				t.Fatalf("got %q", got)
 			}
-			p.headers(3, true, post()...) // both sides still agree about what is in their tables
-			p.expect("HEADERS 3 :status=200 content-length=0 content-type=text/plain end")
+			p.Headers(3, true, post()...) // both sides still agree about what is in their tables
+			p.Expect("HEADERS 3 :status=200 content-length=0 content-type=text/plain end")
 		})
 	})
 }
@@ -218,24 +216,24 @@ func TestAnswersThatNobodyTakes(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, "hello")
 		}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-		p.headers(1, true, post()...)
-		p.expect("HEADERS 1 :status=200 content-length=5 content-type=text/plain; charset=utf-8")
-		p.headers(3, true, post("streams", "1")...)
-		p.expect("HEADERS 3 :status=200 content-type=application/octet-stream")
+		p.Headers(1, true, post()...)
+		p.Expect("HEADERS 1 :status=200 content-length=5 content-type=text/plain; charset=utf-8")
+		p.Headers(3, true, post("streams", "1")...)
+		p.Expect("HEADERS 3 :status=200 content-type=application/octet-stream")
 		time.Sleep(10 * time.Second)
-		p.must(p.frames.WritePing(true, [8]byte{}))
+		p.Must(p.Frames.WritePing(true, [8]byte{}))
 		time.Sleep(15 * time.Second)
-		p.must(p.frames.WritePing(true, [8]byte{}))
-		p.heard()
+		p.Must(p.Frames.WritePing(true, [8]byte{}))
+		p.Heard()
 		time.Sleep(6 * time.Second)
-		p.must(p.frames.WritePing(true, [8]byte{}))
-		p.expect("RST_STREAM 1 INTERNAL_ERROR")
+		p.Must(p.Frames.WritePing(true, [8]byte{}))
+		p.Expect("RST_STREAM 1 INTERNAL_ERROR")
 		time.Sleep(14 * time.Second)
-		p.must(p.frames.WritePing(true, [8]byte{}))
+		p.Must(p.Frames.WritePing(true, [8]byte{}))
 		time.Sleep(14 * time.Second)
-		p.must(p.frames.WritePing(true, [8]byte{}))
+		p.Must(p.Frames.WritePing(true, [8]byte{}))
 		time.Sleep(2 * time.Second)
-		p.expect("RST_STREAM 3 INTERNAL_ERROR")
+		p.Expect("RST_STREAM 3 INTERNAL_ERROR")
 		if failed == nil {
 			t.Fatal("the handler was not told")
 		}

@@ -46,7 +46,7 @@ func (c *conn) take(frame http2.Frame) error {
 	default: // what is unknown is ignored
 		err = c.trifle()
 	}
-	if err == nil && c.answers > controlBacklog {
+	if err == nil && c.out.Overrun() {
 		err = http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
 	return err
@@ -80,7 +80,7 @@ func (c *conn) takeData(f *http2.DataFrame) error {
 	if c.unopened(f.StreamID) && !c.ignored(f.StreamID) {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
-	if !c.inflow.take(n) {
+	if !c.inflow.Take(n) {
 		return http2.ConnectionError(http2.ErrCodeFlowControl)
 	}
 	if n == 0 && !f.StreamEnded() {
@@ -93,7 +93,7 @@ func (c *conn) takeData(f *http2.DataFrame) error {
 		c.used(nil, n)
 		return c.lateData(st, f.StreamID)
 	}
-	if !st.inflow.take(n) {
+	if !st.inflow.Take(n) {
 		c.used(nil, n)
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
 	}
@@ -115,7 +115,7 @@ func (c *conn) lateData(st *stream, id uint32) error {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeStreamClosed}
 	}
 	if _, cut := c.ended.find(id); !cut && !c.ignored(id) {
-		_ = c.control.WriteRSTStream(id, http2.ErrCodeStreamClosed)
+		_ = c.out.Control.WriteRSTStream(id, http2.ErrCodeStreamClosed)
 	}
 	return c.trifle()
 }
@@ -152,7 +152,7 @@ func (c *conn) takeSettings(f *http2.SettingsFrame) error {
 	if err := f.ForeachSetting(c.set); err != nil {
 		return err
 	}
-	return c.control.WriteSettingsAck()
+	return c.out.Control.WriteSettingsAck()
 }
 
 func (c *conn) set(s http2.Setting) error {
@@ -161,9 +161,9 @@ func (c *conn) set(s http2.Setting) error {
 	}
 	switch s.ID { //nolint:exhaustive // the others ask nothing of a server
 	case http2.SettingHeaderTableSize:
-		c.headers.SetMaxDynamicTableSize(s.Val)
+		c.out.SetTable(s.Val)
 	case http2.SettingMaxFrameSize:
-		c.peerFrame = int(s.Val)
+		c.out.PeerFrame = int(s.Val)
 	case http2.SettingInitialWindowSize:
 		return c.setWindows(int64(s.Val))
 	}
@@ -175,7 +175,7 @@ func (c *conn) setWindows(initial int64) error {
 	change := initial - c.peerWindow
 	c.peerWindow = initial
 	for _, st := range c.streams {
-		if !st.outflow.add(change) {
+		if !st.outflow.Add(change) {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
 		st.wake.Broadcast()
@@ -185,15 +185,14 @@ func (c *conn) setWindows(initial int64) error {
 
 func (c *conn) takeWindow(f *http2.WindowUpdateFrame) error {
 	if f.StreamID == 0 {
-		if !c.outflow.add(int64(f.Increment)) {
+		if !c.out.Open(int64(f.Increment)) {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		c.passOn()
 		return nil
 	}
 	st := c.streams[f.StreamID]
 	switch {
-	case st != nil && !st.outflow.add(int64(f.Increment)):
+	case st != nil && !st.outflow.Add(int64(f.Increment)):
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
 	case st != nil:
 		st.wake.Broadcast()
@@ -233,7 +232,7 @@ func (c *conn) takePing(f *http2.PingFrame) error {
 	if err := c.trifle(); err != nil {
 		return err
 	}
-	return c.control.WritePing(true, f.Data)
+	return c.out.Control.WritePing(true, f.Data)
 }
 
 // refuseStream tells the peer that a stream was in error. What it returns is an error of the connection.
@@ -258,7 +257,7 @@ func (c *conn) refuseStream(e http2.StreamError) error {
 		c.lastID = e.StreamID
 	}
 	c.ended.add(e.StreamID, true)
-	if err := c.control.WriteRSTStream(e.StreamID, e.Code); err != nil {
+	if err := c.out.Control.WriteRSTStream(e.StreamID, e.Code); err != nil {
 		return err
 	}
 	return c.countReset()

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net/http"
@@ -9,12 +10,14 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/hodei-jobs/hodei/proto/framing/wiretest"
 )
 
 // Whatever comes after the greeting, the server neither panics nor hangs, and nothing of the connection is left.
 func FuzzFrames(f *testing.F) {
-	var seed peer
-	frames := http2.NewFramer(&seed.block, nil)
+	var block bytes.Buffer
+	frames := http2.NewFramer(&block, nil)
 	for _, write := range []func() error{
 		func() error { return frames.WriteSettings(window(10)) },
 		func() error {
@@ -33,11 +36,11 @@ func FuzzFrames(f *testing.F) {
 		if err := write(); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(append([]byte(nil), seed.block.Bytes()...))
+		f.Add(append([]byte(nil), block.Bytes()...))
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			near, far := newWires(len(said)+100, 1000)
+			near, far := wiretest.New(len(said)+100, 1000)
 			srv := newServer(testServer(nil))
 			c := newConn(context.Background(), srv, near, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(w, r.Body)
@@ -54,7 +57,7 @@ func FuzzFrames(f *testing.F) {
 			time.Sleep(5 * idleTime)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if c.running != 0 || len(c.streams) != 0 || c.out != nil {
+			if c.running != 0 || len(c.streams) != 0 || !c.out.Empty() {
 				t.Fatalf("left over: %d handlers, %d streams", c.running, len(c.streams))
 			}
 		})

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
+
+	"github.com/hodei-jobs/hodei/proto/framing/wiretest"
 )
 
 // When handlers start: small declared bodies are waited for, and nothing else is.
@@ -41,9 +42,9 @@ func TestWhenHandlersStart(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				var started atomic.Bool
 				p := dial(t, func(http.ResponseWriter, *http.Request) { started.Store(true) })
-				p.headers(1, false, post(c.fields...)...)
+				p.Headers(1, false, post(c.fields...)...)
 				if c.sent != "" {
-					p.data(1, false, c.sent)
+					p.Data(1, false, c.sent)
 				}
 				synctest.Wait()
 				if started.Load() != c.starts {
@@ -60,10 +61,10 @@ func TestHalfAFrameHoldsNothingUp(t *testing.T) {
 		p := dial(t, echoes)
 		var both bytes.Buffer
 		frames := http2.NewFramer(&both, nil)
-		p.must(frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(post()...), EndHeaders: true, EndStream: true}))
-		p.must(frames.WriteData(3, true, []byte("half of it")))
-		p.write(both.Bytes()[:both.Len()-5])
-		p.expect("HEADERS 1 :status=200 content-length=0 content-type=text/plain end")
+		p.Must(frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.Encode(post()...), EndHeaders: true, EndStream: true}))
+		p.Must(frames.WriteData(3, true, []byte("half of it")))
+		p.Say(both.Bytes()[:both.Len()-5])
+		p.Expect("HEADERS 1 :status=200 content-length=0 content-type=text/plain end")
 	})
 }
 
@@ -73,12 +74,12 @@ func TestARequestThatIsResetAtOnceIsNotServed(t *testing.T) {
 		p := dial(t, func(http.ResponseWriter, *http.Request) { t.Error("the handler has started") })
 		var both bytes.Buffer
 		frames := http2.NewFramer(&both, nil)
-		p.must(frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(post()...), EndHeaders: true}))
-		p.must(frames.WriteRSTStream(1, http2.ErrCodeCancel))
-		p.write(both.Bytes())
-		p.headers(3, false, post("content-length", "5")...)
-		p.must(p.frames.WriteRSTStream(3, http2.ErrCodeCancel))
-		p.expect()
+		p.Must(frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.Encode(post()...), EndHeaders: true}))
+		p.Must(frames.WriteRSTStream(1, http2.ErrCodeCancel))
+		p.Say(both.Bytes())
+		p.Headers(3, false, post("content-length", "5")...)
+		p.Must(p.Frames.WriteRSTStream(3, http2.ErrCodeCancel))
+		p.Expect()
 	})
 }
 
@@ -102,20 +103,20 @@ func TestContinue(t *testing.T) {
 		})
 		for i, do := range []string{"read", "say", "refuse", "answer first"} {
 			id := uint32(2*i + 1)
-			p.headers(id, false, post("do", do, "content-length", "3", "expect", "100-continue")...)
+			p.Headers(id, false, post("do", do, "content-length", "3", "expect", "100-continue")...)
 			switch do {
 			case "refuse":
-				p.expect(fmt.Sprintf("HEADERS %d :status=403 content-length=0 end", id), fmt.Sprintf("RST_STREAM %d NO_ERROR", id))
+				p.Expect(fmt.Sprintf("HEADERS %d :status=403 content-length=0 end", id), fmt.Sprintf("RST_STREAM %d NO_ERROR", id))
 				continue
 			case "answer first":
-				p.expect(fmt.Sprintf("HEADERS %d :status=200", id))
-				p.data(id, true, "abc")
-				p.expect(fmt.Sprintf("DATA %d \"\" end", id))
+				p.Expect(fmt.Sprintf("HEADERS %d :status=200", id))
+				p.Data(id, true, "abc")
+				p.Expect(fmt.Sprintf("DATA %d \"\" end", id))
 				continue
 			}
-			p.expect(fmt.Sprintf("HEADERS %d :status=100", id))
-			p.data(id, true, "abc")
-			p.expect(fmt.Sprintf("HEADERS %d :status=200 content-length=3 content-type=text/plain", id), fmt.Sprintf("DATA %d \"abc\" end", id))
+			p.Expect(fmt.Sprintf("HEADERS %d :status=100", id))
+			p.Data(id, true, "abc")
+			p.Expect(fmt.Sprintf("HEADERS %d :status=200 content-length=3 content-type=text/plain", id), fmt.Sprintf("DATA %d \"abc\" end", id))
 		}
 	})
 }
@@ -123,23 +124,21 @@ func TestContinue(t *testing.T) {
 // A small answer is one write, and thus one record and one packet.
 func TestASmallAnswerIsOneWrite(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		var server *wireEnd
-		near, far := newWires(1<<20, 1<<20)
+		var server *wiretest.End
+		near, far := wiretest.New(1<<20, 1<<20)
 		server = near
 		srv := newServer(testServer(nil))
-		p := &peer{t: t, end: far, server: srv, done: make(chan struct{})}
-		p.frames = http2.NewFramer(far, nil)
-		p.encoder, p.decoder = hpack.NewEncoder(&p.block), hpack.NewDecoder(4096, nil)
+		p := &peer{Speaker: wiretest.NewSpeaker(t, far), t: t, server: srv, done: make(chan struct{})}
 		c := newConn(t.Context(), srv, near, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "body")
 			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
 		}))
 		go func() { defer close(p.done); srv.serve(c) }()
 		p.greet()
-		before := server.written()
-		p.headers(1, true, post()...)
-		p.expect("HEADERS 1 :status=200 content-length=4 content-type=text/plain; charset=utf-8", `DATA 1 "body"`, "HEADERS 1 grpc-status=0 end")
-		if n := server.written() - before; n != 1 {
+		before := server.Written()
+		p.Headers(1, true, post()...)
+		p.Expect("HEADERS 1 :status=200 content-length=4 content-type=text/plain; charset=utf-8", `DATA 1 "body"`, "HEADERS 1 grpc-status=0 end")
+		if n := server.Written() - before; n != 1 {
 			t.Errorf("the answer took %d writes", n)
 		}
 		_ = far.Close()
@@ -169,10 +168,10 @@ func TestAPanicEndsItsStreamOnly(t *testing.T) {
 		p.greet()
 		for i, do := range []string{"abort", "panic", "exit", "abort"} {
 			id := uint32(4*i + 1)
-			p.headers(id, true, post("do", do)...)
-			p.expect(fmt.Sprintf("RST_STREAM %d INTERNAL_ERROR", id))
-			p.headers(id+2, true, post()...)
-			p.expect(fmt.Sprintf("HEADERS %d :status=200 content-length=5 content-type=text/plain; charset=utf-8", id+2), fmt.Sprintf("DATA %d \"hello\" end", id+2))
+			p.Headers(id, true, post("do", do)...)
+			p.Expect(fmt.Sprintf("RST_STREAM %d INTERNAL_ERROR", id))
+			p.Headers(id+2, true, post()...)
+			p.Expect(fmt.Sprintf("HEADERS %d :status=200 content-length=5 content-type=text/plain; charset=utf-8", id+2), fmt.Sprintf("DATA %d \"hello\" end", id+2))
 		}
 		if n := strings.Count(logged.String(), "panic serving"); n != 1 || !strings.Contains(logged.String(), "a mistake") || !strings.Contains(logged.String(), "handler_test.go") {
 			t.Fatalf("the log says %d times: %s", n, logged.String())
@@ -186,8 +185,8 @@ func TestAfterTheCall(t *testing.T) {
 		var w http.ResponseWriter
 		var r *http.Request
 		p := dial(t, func(writer http.ResponseWriter, request *http.Request) { w, r = writer, request })
-		p.headers(1, false, post()...)
-		p.expect("HEADERS 1 :status=200 content-length=0 end", "RST_STREAM 1 NO_ERROR")
+		p.Headers(1, false, post()...)
+		p.Expect("HEADERS 1 :status=200 content-length=0 end", "RST_STREAM 1 NO_ERROR")
 		if _, err := w.Write([]byte("x")); err == nil {
 			t.Error("writing was possible")
 		}
@@ -203,9 +202,9 @@ func TestAfterTheCall(t *testing.T) {
 		}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(-time.Second))
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
-		p.data(1, true, "x") // was on its way
-		p.headers(1, true, "late", "trailer")
-		p.expect()
+		p.Data(1, true, "x") // was on its way
+		p.Headers(1, true, "late", "trailer")
+		p.Expect()
 	})
 }
 
@@ -219,8 +218,8 @@ func TestMoreThanDeclared(t *testing.T) {
 			_, _ = io.WriteString(w, "abc")
 			_, err = io.WriteString(w, "d")
 		})
-		p.headers(1, true, post()...)
-		p.expect("HEADERS 1 :status=200 content-length=3 content-type=x/y", `DATA 1 "abc" end`)
+		p.Headers(1, true, post()...)
+		p.Expect("HEADERS 1 :status=200 content-length=3 content-type=x/y", `DATA 1 "abc" end`)
 		if err != http.ErrContentLength { //nolint:errorlint // it is this one
 			t.Fatal(err)
 		}
@@ -239,12 +238,12 @@ func TestAWriteDeadlineEndsTheStream(t *testing.T) {
 			<-r.Context().Done()
 			_, err = w.Write(make([]byte, 5000))
 		})
-		p.headers(1, true, post()...)
-		p.expect()
+		p.Headers(1, true, post()...)
+		p.Expect()
 		time.Sleep(3*time.Second - time.Millisecond)
-		p.expect()
+		p.Expect()
 		time.Sleep(time.Millisecond)
-		p.expect("RST_STREAM 1 INTERNAL_ERROR")
+		p.Expect("RST_STREAM 1 INTERNAL_ERROR")
 		if !strings.Contains(fmt.Sprint(err), os.ErrDeadlineExceeded.Error()) {
 			t.Fatal(err)
 		}
@@ -257,19 +256,19 @@ func TestStreamsAreLimitedByTheirHandlers(t *testing.T) {
 		release := make(chan struct{})
 		p := dial(t, func(http.ResponseWriter, *http.Request) { <-release })
 		for i := range uint32(100) {
-			p.headers(2*i+1, true, post()...)
+			p.Headers(2*i+1, true, post()...)
 		}
-		p.expect()
+		p.Expect()
 		for i := range uint32(100) {
-			p.must(p.frames.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+			p.Must(p.Frames.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 		}
-		p.expect()
-		p.headers(201, true, post()...)
-		p.expect("RST_STREAM 201 REFUSED_STREAM")
+		p.Expect()
+		p.Headers(201, true, post()...)
+		p.Expect("RST_STREAM 201 REFUSED_STREAM")
 		close(release)
-		p.expect()
-		p.headers(203, true, post()...)
-		p.expect("HEADERS 203 :status=200 content-length=0 end")
+		p.Expect()
+		p.Headers(203, true, post()...)
+		p.Expect("HEADERS 203 :status=200 content-length=0 end")
 	})
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 // takeHeaders begins a stream, or ends one by trailers.
@@ -83,7 +85,7 @@ func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	st := &stream{
 		conn: c, id: f.StreamID, handler: c.handler, cancel: cancel, peerDone: f.StreamEnded(),
-		inflow: newInflow(c.srv.limits.streamWindow),
+		inflow: framing.NewInflow(c.srv.limits.streamWindow),
 	}
 	st.wake.L = &c.mu
 	st.body.stream, st.answer.stream = st, st
@@ -105,7 +107,7 @@ func headerTooLarge(w http.ResponseWriter, _ *http.Request) {
 func (c *conn) open(st *stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st.outflow = outflow(c.peerWindow)
+	st.outflow = framing.Outflow(c.peerWindow)
 	c.streams[st.id] = st
 	if c.running++; c.running == 1 {
 		c.report(http.StateActive)
@@ -140,7 +142,7 @@ func (c *conn) takeTrailers(st *stream, f *http2.MetaHeadersFrame) error {
 		return malformed
 	}
 	for _, field := range f.RegularFields() {
-		name := c.names.of(field.Name)
+		name := c.names.Of(field.Name)
 		if !httpguts.ValidTrailerHeader(name) {
 			return malformed
 		}

@@ -3,26 +3,16 @@ package h2
 import (
 	"net/http"
 	"time"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 const (
-	// initialWindow and initialFrame hold until the peer has said otherwise (RFC 9113, 6.5.2).
-	initialWindow = 65_535
-	initialFrame  = 16 << 10
-	maxWindow     = 1<<31 - 1
-	maxFrame      = 1<<24 - 1
-	maxStreamID   = 1<<31 - 1
 	// fieldOverhead is what each field of a header counts beside its bytes.
 	fieldOverhead, usualFields = 32, 10
 
 	// waitForBody is the largest declared body for which a request waits before its handler starts.
 	waitForBody = 32 << 10
-	// frameSize is the largest DATA frame that is sent, as large as a TLS record.
-	frameSize = 16 << 10
-	// backlog is how many bytes may wait for a connection to be written before handlers have to wait.
-	backlog = 64 << 10
-	// controlBacklog is how many frames that answer the peer may wait; a peer that asks and does not read is cut off.
-	controlBacklog = 5000
 	// blockBytes is what may be read before a frame is complete: one frame, or a header block with all that belongs to it.
 	blockBytes = 1 << 20
 	// settingsAtOnce is how many settings one frame may have.
@@ -48,12 +38,12 @@ func limitsOf(s *http.Server) limits {
 	headerBytes := or(s.MaxHeaderBytes, http.DefaultMaxHeaderBytes)
 	l := limits{
 		streams:      uint32(or(h.MaxConcurrentStreams, 250)),
-		frame:        uint32(min(max(or(h.MaxReadFrameSize, 1<<20), initialFrame), maxFrame)),
+		frame:        uint32(min(max(or(h.MaxReadFrameSize, 1<<20), framing.InitialFrame), framing.MaxFrame)),
 		headerList:   uint32(headerBytes + usualFields*fieldOverhead),
 		decoderTable: uint32(or(h.MaxDecoderHeaderTableSize, 4096)),
 		encoderTable: uint32(or(h.MaxEncoderHeaderTableSize, 4096)),
-		streamWindow: min(max(or(h.MaxReceiveBufferPerStream, 1<<20), initialWindow), maxWindow),
-		connWindow:   min(max(or(h.MaxReceiveBufferPerConnection, 1<<20), initialWindow), maxWindow),
+		streamWindow: min(max(or(h.MaxReceiveBufferPerStream, 1<<20), framing.InitialWindow), framing.MaxWindow),
+		connWindow:   min(max(or(h.MaxReceiveBufferPerConnection, 1<<20), framing.InitialWindow), framing.MaxWindow),
 		preface:      or(s.ReadHeaderTimeout, 10*time.Second),
 		idle:         or(s.IdleTimeout, s.ReadTimeout),
 		pingAfter:    h.SendPingTimeout,

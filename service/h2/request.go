@@ -94,7 +94,7 @@ func (c *conn) readHeader(fields []hpack.HeaderField) (http.Header, bool) {
 	header := make(http.Header, len(fields))
 	values := make([]string, len(fields)) // of all fields, in one piece of memory
 	for i, field := range fields {
-		name := c.names.of(field.Name)
+		name := c.names.Of(field.Name)
 		if before, ok := header[name]; ok {
 			header[name] = append(before, field.Value)
 			continue

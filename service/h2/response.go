@@ -65,7 +65,7 @@ func (r *response) snapshot() {
 		if strings.HasPrefix(name, http.TrailerPrefix) || !r.keeps(name, values) {
 			continue
 		}
-		lower := r.scratch.lower.of(name)
+		lower := r.scratch.lower.Of(name)
 		if !httpguts.ValidHeaderFieldName(lower) {
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 // stream is a request and its answer. It is not used again, because handlers may keep the request.
@@ -23,8 +25,8 @@ type stream struct {
 	// conn.mu guards the rest.
 	wake        sync.Cond // somebody waits for a body, a window or the end
 	err         error     // why nothing is read or written any more
-	inflow      inflow
-	outflow     outflow
+	inflow      framing.Inflow
+	outflow     framing.Outflow
 	handed      bool // the handler starts when nothing more has arrived
 	started     bool // the handler runs, or never will
 	peerDone    bool // the peer has ended its side
@@ -75,7 +77,7 @@ func (st *stream) finish() {
 		st.answer.scratch = nil
 	}
 	st.over()
-	c.flush()
+	c.out.Flush()
 }
 
 // over is the end of the handler. c.mu is held.
@@ -89,7 +91,7 @@ func (st *stream) over() {
 	st.body.drop()
 	if st.err == nil {
 		if !st.peerDone { // what the peer still wants to send, nobody reads
-			_ = c.control.WriteRSTStream(st.id, http2.ErrCodeNo)
+			_ = c.out.Control.WriteRSTStream(st.id, http2.ErrCodeNo)
 		}
 		st.err = http.ErrBodyReadAfterClose
 		c.forget(st, !st.peerDone)
@@ -136,14 +138,13 @@ func (c *conn) abort(st *stream, err error, cut bool) {
 	}
 	st.cancel()
 	st.wake.Broadcast()
-	c.room.Broadcast()
-	c.window.Broadcast()
+	c.out.Wake()
 }
 
 // reset tells the peer that a stream ends before its time, if it has not ended. c.mu is held.
 func (c *conn) reset(st *stream, code http2.ErrCode, err error) {
 	if st.err == nil {
-		_ = c.control.WriteRSTStream(st.id, code)
+		_ = c.out.Control.WriteRSTStream(st.id, code)
 		c.abort(st, err, true)
 	}
 }
@@ -169,7 +170,7 @@ func (st *stream) writeTimeout() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reset(st, http2.ErrCodeInternal, errDeadline)
-	c.flush()
+	c.out.Flush()
 }
 
 // setTimer sets, moves or stops one of a stream's timers. c.mu is held.

@@ -39,8 +39,8 @@ func TestWhoSaysNothingIsCutOff(t *testing.T) {
 	t.Parallel()
 	for name, say := range map[string]func(p *peer){
 		"nothing at all":     func(*peer) {},
-		"half of a greeting": func(p *peer) { p.write([]byte("PRI * HTTP")) },
-		"no settings":        func(p *peer) { p.write([]byte(http2.ClientPreface)) },
+		"half of a greeting": func(p *peer) { p.Say([]byte("PRI * HTTP")) },
+		"no settings":        func(p *peer) { p.Say([]byte(http2.ClientPreface)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -58,21 +58,21 @@ func TestWhoGreetsWronglyIsCutOff(t *testing.T) {
 		say  func(p *peer)
 		want string
 	}{
-		"HTTP/1":          {func(p *peer) { p.write([]byte("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")) }, "GOAWAY 0 PROTOCOL_ERROR"},
-		"a ping first":    {func(p *peer) { p.write([]byte(http2.ClientPreface)); p.must(p.frames.WritePing(false, [8]byte{})) }, "GOAWAY 0 PROTOCOL_ERROR"},
-		"a request first": {func(p *peer) { p.write([]byte(http2.ClientPreface)); p.headers(1, true, post()...) }, "GOAWAY 0 PROTOCOL_ERROR"},
-		"an answer first": {func(p *peer) { p.write([]byte(http2.ClientPreface)); p.must(p.frames.WriteSettingsAck()) }, "GOAWAY 0 PROTOCOL_ERROR"},
+		"HTTP/1":          {func(p *peer) { p.Say([]byte("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")) }, "GOAWAY 0 PROTOCOL_ERROR"},
+		"a ping first":    {func(p *peer) { p.Say([]byte(http2.ClientPreface)); p.Must(p.Frames.WritePing(false, [8]byte{})) }, "GOAWAY 0 PROTOCOL_ERROR"},
+		"a request first": {func(p *peer) { p.Say([]byte(http2.ClientPreface)); p.Headers(1, true, post()...) }, "GOAWAY 0 PROTOCOL_ERROR"},
+		"an answer first": {func(p *peer) { p.Say([]byte(http2.ClientPreface)); p.Must(p.Frames.WriteSettingsAck()) }, "GOAWAY 0 PROTOCOL_ERROR"},
 		"too many settings": {func(p *peer) {
-			p.write([]byte(http2.ClientPreface))
-			p.must(p.frames.WriteSettings(make([]http2.Setting, 101)...))
+			p.Say([]byte(http2.ClientPreface))
+			p.Must(p.Frames.WriteSettings(make([]http2.Setting, 101)...))
 		}, "GOAWAY 0 ENHANCE_YOUR_CALM"},
-		"something else": {func(p *peer) { p.write(make([]byte, 100)) }, "GOAWAY 0 PROTOCOL_ERROR"},
+		"something else": {func(p *peer) { p.Say(make([]byte, 100)) }, "GOAWAY 0 PROTOCOL_ERROR"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				p := connect(t, testServer(nil), echoes, 1<<20)
 				c.say(p)
-				p.expect("SETTINGS", "WINDOW_UPDATE 0 +4128768", c.want, "EOF")
+				p.Expect("SETTINGS", "WINDOW_UPDATE 0 +4128768", c.want, "EOF")
 			})
 		})
 	}
@@ -83,14 +83,14 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		p := connect(t, testServer(func(s *http.Server) { s.HTTP2.SendPingTimeout = 0 }), echoes, 1<<20)
 		p.greet()
 		time.Sleep(time.Minute)
-		p.headers(1, true, post()...)
-		p.heard()
+		p.Headers(1, true, post()...)
+		p.Heard()
 		time.Sleep(2*time.Minute - time.Second)
-		p.expect()
+		p.Expect()
 		time.Sleep(time.Second)
-		p.expect("GOAWAY 1 NO_ERROR", "EOF")
-		p.headers(3, true, post()...) // too late, which it was told
-		p.expect("EOF")
+		p.Expect("GOAWAY 1 NO_ERROR", "EOF")
+		p.Headers(3, true, post()...) // too late, which it was told
+		p.Expect("EOF")
 		time.Sleep(lingerTime)
 		if !p.ended() {
 			t.Fatal("the connection is still there")
@@ -104,33 +104,33 @@ func TestCallsAreNotIdle(t *testing.T) {
 		release := make(chan struct{})
 		p := connect(t, testServer(func(s *http.Server) { s.HTTP2.SendPingTimeout = 0 }), func(http.ResponseWriter, *http.Request) { <-release }, 1<<20)
 		p.greet()
-		p.headers(1, true, post()...)
+		p.Headers(1, true, post()...)
 		time.Sleep(time.Hour)
-		p.expect()
+		p.Expect()
 		close(release)
-		p.expect("HEADERS 1 :status=200 content-length=0 end")
+		p.Expect("HEADERS 1 :status=200 content-length=0 end")
 	})
 }
 
 func TestASilentPeerIsAsked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := dial(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		p.headers(1, true, post()...)
+		p.Headers(1, true, post()...)
 		for range 10 { // it answers
 			time.Sleep(15*time.Second - time.Millisecond)
-			p.expect()
+			p.Expect()
 			time.Sleep(time.Millisecond)
-			p.expect("PING")
-			p.must(p.frames.WritePing(true, [8]byte{}))
+			p.Expect("PING")
+			p.Must(p.Frames.WritePing(true, [8]byte{}))
 			synctest.Wait()
 		}
 		for range 10 { // it says something else in time
 			time.Sleep(14 * time.Second)
-			p.must(p.frames.WriteWindowUpdate(0, 1))
-			p.expect()
+			p.Must(p.Frames.WriteWindowUpdate(0, 1))
+			p.Expect()
 		}
 		time.Sleep(15 * time.Second)
-		p.expect("PING")
+		p.Expect("PING")
 		time.Sleep(10*time.Second - time.Millisecond)
 		if p.ended() {
 			t.Fatal("the connection was closed too early")
@@ -160,13 +160,13 @@ func TestWritingIsLimited(t *testing.T) {
 			var ended atomic.Int64
 			p := connect(t, testServer(nil), endless(&ended), 50_000)
 			p.greet(window(1 << 30))
-			p.must(p.frames.WriteWindowUpdate(0, 1<<30))
+			p.Must(p.Frames.WriteWindowUpdate(0, 1<<30))
 			for i := range uint32(5) {
-				p.headers(2*i+1, true, post()...)
+				p.Headers(2*i+1, true, post()...)
 			}
 			for range 29 {
 				time.Sleep(time.Second)
-				p.must(p.frames.WritePing(true, [8]byte{}))
+				p.Must(p.Frames.WritePing(true, [8]byte{}))
 			}
 			if p.ended() || ended.Load() > 0 {
 				t.Fatal("the connection was closed too early")
@@ -182,12 +182,12 @@ func TestWritingIsLimited(t *testing.T) {
 			var ended atomic.Int64
 			p := connect(t, testServer(nil), endless(&ended), 50_000)
 			p.greet(window(1 << 30))
-			p.must(p.frames.WriteWindowUpdate(0, 1<<30))
-			p.headers(1, true, post()...)
+			p.Must(p.Frames.WriteWindowUpdate(0, 1<<30))
+			p.Headers(1, true, post()...)
 			for range 60 {
 				time.Sleep(5 * time.Second)
-				p.must(p.frames.WritePing(true, [8]byte{}))
-				if _, err := io.ReadFull(p.end, make([]byte, 5000)); err != nil {
+				p.Must(p.Frames.WritePing(true, [8]byte{}))
+				if _, err := io.ReadFull(p.End, make([]byte, 5000)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -211,15 +211,15 @@ func TestReadingGoesOnWhileWritingIsBlocked(t *testing.T) {
 			got <- n
 		}, 1000)
 		p.greet(window(1 << 30))
-		p.must(p.frames.WriteWindowUpdate(0, 1<<30))
-		p.headers(1, true, post("fill", "1")...)
+		p.Must(p.Frames.WriteWindowUpdate(0, 1<<30))
+		p.Headers(1, true, post("fill", "1")...)
 		synctest.Wait() // its handler is blocked now
-		p.headers(3, false, post()...)
+		p.Headers(3, false, post()...)
 		for range 10 {
-			p.must(p.frames.WritePing(false, [8]byte{}))
-			p.data(3, false, string(make([]byte, 10_000)))
+			p.Must(p.Frames.WritePing(false, [8]byte{}))
+			p.Data(3, false, string(make([]byte, 10_000)))
 		}
-		p.data(3, true, "")
+		p.Data(3, true, "")
 		synctest.Wait()
 		select {
 		case n := <-got:
@@ -243,16 +243,16 @@ func TestTimeoutsOfTheServer(t *testing.T) {
 				<-r.Context().Done()
 			}, 1<<20)
 		p.greet()
-		p.headers(1, false, post("content-length", "10")...)
-		p.data(1, false, "abc")
+		p.Headers(1, false, post("content-length", "10")...)
+		p.Data(1, false, "abc")
 		time.Sleep(5*time.Second - time.Millisecond)
-		p.expect()
+		p.Expect()
 		time.Sleep(time.Millisecond)
 		if err := <-errs; err == nil {
 			t.Fatal("the handler was not told")
 		}
 		time.Sleep(3 * time.Second)
-		p.expect("RST_STREAM 1 INTERNAL_ERROR")
+		p.Expect("RST_STREAM 1 INTERNAL_ERROR")
 	})
 }
 
@@ -265,20 +265,20 @@ func TestShutdown(t *testing.T) {
 			s := testServer(nil)
 			p := connect(t, s, func(w http.ResponseWriter, r *http.Request) { <-release; echoes(w, r) }, 1<<20)
 			p.greet()
-			p.headers(1, true, post()...)
-			p.expect()
+			p.Headers(1, true, post()...)
+			p.Expect()
 			p.server.shutdown()
-			p.expect("GOAWAY 2147483647 NO_ERROR", "PING")
-			p.headers(3, true, post()...) // was on its way
-			p.must(p.frames.WritePing(true, departurePing))
-			p.expect("GOAWAY 3 NO_ERROR")
-			p.headers(5, false, post()...)
-			p.data(5, true, "x")
-			p.must(p.frames.WriteWindowUpdate(5, 1))
-			p.must(p.frames.WriteRSTStream(5, http2.ErrCodeCancel))
-			p.expect()
+			p.Expect("GOAWAY 2147483647 NO_ERROR", "PING")
+			p.Headers(3, true, post()...) // was on its way
+			p.Must(p.Frames.WritePing(true, departurePing))
+			p.Expect("GOAWAY 3 NO_ERROR")
+			p.Headers(5, false, post()...)
+			p.Data(5, true, "x")
+			p.Must(p.Frames.WriteWindowUpdate(5, 1))
+			p.Must(p.Frames.WriteRSTStream(5, http2.ErrCodeCancel))
+			p.Expect()
 			close(release)
-			got := p.heard()
+			got := p.Heard()
 			if len(got) != 3 || got[2] != "EOF" {
 				t.Fatalf("got %q", got)
 			}
@@ -292,9 +292,9 @@ func TestShutdown(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, echoes)
 			p.server.shutdown()
-			p.expect("GOAWAY 2147483647 NO_ERROR", "PING")
+			p.Expect("GOAWAY 2147483647 NO_ERROR", "PING")
 			time.Sleep(lingerTime)
-			p.expect("GOAWAY 0 NO_ERROR", "EOF")
+			p.Expect("GOAWAY 0 NO_ERROR", "EOF")
 		})
 	})
 	t.Run("a connection that comes later", func(t *testing.T) {
@@ -302,16 +302,16 @@ func TestShutdown(t *testing.T) {
 			first := dial(t, echoes)
 			first.server.shutdown()
 			p := connectTo(t, first.server, echoes, 1<<20)
-			p.write([]byte(http2.ClientPreface))
-			p.must(p.frames.WriteSettings())
-			p.expect("SETTINGS", "WINDOW_UPDATE 0 +4128768", "GOAWAY 2147483647 NO_ERROR", "PING", "SETTINGS ack")
+			p.Say([]byte(http2.ClientPreface))
+			p.Must(p.Frames.WriteSettings())
+			p.Expect("SETTINGS", "WINDOW_UPDATE 0 +4128768", "GOAWAY 2147483647 NO_ERROR", "PING", "SETTINGS ack")
 		})
 	})
 	t.Run("by a handler", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") })
-			p.headers(1, true, post()...)
-			p.expect("HEADERS 1 :status=200 content-length=0 end", "GOAWAY 2147483647 NO_ERROR", "PING")
+			p.Headers(1, true, post()...)
+			p.Expect("HEADERS 1 :status=200 content-length=0 end", "GOAWAY 2147483647 NO_ERROR", "PING")
 		})
 	})
 }
@@ -321,9 +321,9 @@ func TestContexts(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(p *peer, release chan struct{}){
 		"by returning":      func(_ *peer, release chan struct{}) { close(release) },
-		"by a reset":        func(p *peer, _ chan struct{}) { p.must(p.frames.WriteRSTStream(1, http2.ErrCodeCancel)) },
-		"by the connection": func(p *peer, _ chan struct{}) { _ = p.end.Close() },
-		"by an error":       func(p *peer, _ chan struct{}) { p.data(0, true, "") },
+		"by a reset":        func(p *peer, _ chan struct{}) { p.Must(p.Frames.WriteRSTStream(1, http2.ErrCodeCancel)) },
+		"by the connection": func(p *peer, _ chan struct{}) { _ = p.End.Close() },
+		"by an error":       func(p *peer, _ chan struct{}) { p.Data(0, true, "") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -335,7 +335,7 @@ func TestContexts(t *testing.T) {
 					case <-r.Context().Done():
 					}
 				})
-				p.headers(1, false, post()...)
+				p.Headers(1, false, post()...)
 				ctx := <-contexts
 				synctest.Wait()
 				if ctx.Err() != nil {

@@ -55,7 +55,7 @@ func (c *conn) look() {
 	}
 	c.lookForIdle(now)
 	c.lookForLife(now)
-	c.flush()
+	c.out.Flush()
 }
 
 // lookForIdle lets an idle peer leave, and tells a leaving one the last stream though it did not answer. c.mu is held.
@@ -98,7 +98,7 @@ func (c *conn) lookForLife(now time.Time) {
 	case now.Before(heard.Add(l.pingAfter)):
 		c.lookAgainBy(heard.Add(l.pingAfter))
 	default:
-		_ = c.control.WritePing(false, [8]byte{})
+		_ = c.out.Control.WritePing(false, [8]byte{})
 		c.watch.pinged = now
 		c.lookAgainBy(now.Add(l.pingTimeout))
 	}

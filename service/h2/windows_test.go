@@ -28,17 +28,17 @@ func TestWindowsForSending(t *testing.T) {
 	t.Run("of the stream", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, large, window(50))
-			p.headers(1, true, post()...)
-			p.expect(header, "DATA 1 50 bytes")
-			p.must(p.frames.WriteWindowUpdate(1, 60))
-			p.expect("DATA 1 60 bytes")
-			p.must(p.frames.WriteSettings(window(100))) // 50 more
-			p.expect("SETTINGS ack", "DATA 1 50 bytes")
-			p.must(p.frames.WriteSettings(window(20))) // 80 less than nothing
-			p.must(p.frames.WriteWindowUpdate(1, 80))
-			p.expect("SETTINGS ack")
-			p.must(p.frames.WriteWindowUpdate(1, 1000))
-			p.expect("DATA 1 \"" + strings.Repeat("x", 40) + "\" end")
+			p.Headers(1, true, post()...)
+			p.Expect(header, "DATA 1 50 bytes")
+			p.Must(p.Frames.WriteWindowUpdate(1, 60))
+			p.Expect("DATA 1 60 bytes")
+			p.Must(p.Frames.WriteSettings(window(100))) // 50 more
+			p.Expect("SETTINGS ack", "DATA 1 50 bytes")
+			p.Must(p.Frames.WriteSettings(window(20))) // 80 less than nothing
+			p.Must(p.Frames.WriteWindowUpdate(1, 80))
+			p.Expect("SETTINGS ack")
+			p.Must(p.Frames.WriteWindowUpdate(1, 1000))
+			p.Expect("DATA 1 \"" + strings.Repeat("x", 40) + "\" end")
 		})
 	})
 	t.Run("of the connection", func(t *testing.T) {
@@ -47,13 +47,13 @@ func TestWindowsForSending(t *testing.T) {
 				w.Header()["Content-Type"] = nil
 				_, _ = w.Write(make([]byte, 65_000))
 			}, window(1<<20))
-			p.headers(1, true, post()...)
-			p.expect("HEADERS 1 :status=200", "DATA 1 16384 bytes", "DATA 1 16384 bytes",
+			p.Headers(1, true, post()...)
+			p.Expect("HEADERS 1 :status=200", "DATA 1 16384 bytes", "DATA 1 16384 bytes",
 				"DATA 1 16384 bytes", "DATA 1 15848 bytes", `DATA 1 "" end`)
-			p.headers(3, true, post()...)
-			p.expect("HEADERS 3 :status=200", "DATA 3 535 bytes")
-			p.must(p.frames.WriteWindowUpdate(0, 1<<20))
-			p.expect("DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 15313 bytes", `DATA 3 "" end`)
+			p.Headers(3, true, post()...)
+			p.Expect("HEADERS 3 :status=200", "DATA 3 535 bytes")
+			p.Must(p.Frames.WriteWindowUpdate(0, 1<<20))
+			p.Expect("DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 16384 bytes", "DATA 3 15313 bytes", `DATA 3 "" end`)
 		})
 	})
 	t.Run("of the connection, for many", func(t *testing.T) {
@@ -61,22 +61,22 @@ func TestWindowsForSending(t *testing.T) {
 			p := dial(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 20_000)) }, window(1<<20))
 			const streams = 90
 			for i := range uint32(streams) {
-				p.headers(2*i+1, true, post()...)
+				p.Headers(2*i+1, true, post()...)
 			}
 			ends, rounds := 0, 0
 			for ; ends < streams && rounds < 1000; rounds++ {
 				if rounds == 3 { // those that are reset must not keep the others from their turn
 					for i := range uint32(10) {
-						p.must(p.frames.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+						p.Must(p.Frames.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 					}
 					ends += 10
 				}
-				for _, said := range p.heard() {
+				for _, said := range p.Heard() {
 					if strings.HasSuffix(said, " end") {
 						ends++
 					}
 				}
-				p.must(p.frames.WriteWindowUpdate(0, 3000))
+				p.Must(p.Frames.WriteWindowUpdate(0, 3000))
 			}
 			if ends < streams-3 {
 				t.Fatalf("after %d windows only %d answers were complete", rounds, ends)
@@ -86,16 +86,16 @@ func TestWindowsForSending(t *testing.T) {
 	t.Run("too large by settings", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, large, window(0))
-			p.headers(1, true, post()...)
-			p.must(p.frames.WriteWindowUpdate(1, 1<<31-1))
-			p.heard()
-			p.headers(3, true, post()...)
-			p.must(p.frames.WriteWindowUpdate(3, 1<<31-1-200))
-			p.heard()
-			p.headers(5, false, post("content-length", "1")...)
-			p.must(p.frames.WriteWindowUpdate(5, 1<<31-1))
-			p.must(p.frames.WriteSettings(window(1)))
-			p.expect("GOAWAY 5 FLOW_CONTROL_ERROR", "EOF")
+			p.Headers(1, true, post()...)
+			p.Must(p.Frames.WriteWindowUpdate(1, 1<<31-1))
+			p.Heard()
+			p.Headers(3, true, post()...)
+			p.Must(p.Frames.WriteWindowUpdate(3, 1<<31-1-200))
+			p.Heard()
+			p.Headers(5, false, post("content-length", "1")...)
+			p.Must(p.Frames.WriteWindowUpdate(5, 1<<31-1))
+			p.Must(p.Frames.WriteSettings(window(1)))
+			p.Expect("GOAWAY 5 FLOW_CONTROL_ERROR", "EOF")
 		})
 	})
 	t.Run("wake at the end", func(t *testing.T) {
@@ -104,10 +104,10 @@ func TestWindowsForSending(t *testing.T) {
 			p := dial(t, func(w http.ResponseWriter, r *http.Request) {
 				_, failed = w.Write(make([]byte, 5000))
 			}, window(0))
-			p.headers(1, true, post()...)
-			p.heard()
-			p.must(p.frames.WriteRSTStream(1, http2.ErrCodeCancel))
-			p.expect()
+			p.Headers(1, true, post()...)
+			p.Heard()
+			p.Must(p.Frames.WriteRSTStream(1, http2.ErrCodeCancel))
+			p.Expect()
 			var reset http2.StreamError
 			if !errors.As(failed, &reset) || reset.Code != http2.ErrCodeCancel {
 				t.Fatalf("the handler was told %v", failed)
@@ -123,8 +123,8 @@ func TestFramesAreAsLargeAsThePeerTakes(t *testing.T) {
 			w.Header().Set("Large", strings.Repeat("~", 30_000))
 			w.WriteHeader(http.StatusNoContent)
 		}, http2.Setting{ID: http2.SettingMaxFrameSize, Val: 20_000})
-		p.headers(1, true, post()...)
-		got := p.heard()
+		p.Headers(1, true, post()...)
+		got := p.Heard()
 		if len(got) != 2 || got[0] != "HEADERS 1 16384 bytes of a header end" || got[1] != "CONTINUATION 1" {
 			t.Fatalf("got %.300q", got)
 		}
@@ -140,9 +140,9 @@ func TestWindowsForReceiving(t *testing.T) {
 			p := dial(t, func(http.ResponseWriter, *http.Request) {})
 			var updates []string
 			for i := range uint32(200) { // 3.2 MB that nobody reads
-				p.headers(2*i+1, false, post("content-length", "16384")...)
-				p.data(2*i+1, true, piece)
-				for _, said := range p.heard() {
+				p.Headers(2*i+1, false, post("content-length", "16384")...)
+				p.Data(2*i+1, true, piece)
+				for _, said := range p.Heard() {
 					if strings.HasPrefix(said, "WINDOW_UPDATE") {
 						updates = append(updates, said)
 					}
@@ -163,46 +163,46 @@ func TestWindowsForReceiving(t *testing.T) {
 					}
 				}
 			})
-			p.headers(1, false, post()...)
+			p.Headers(1, false, post()...)
 			for range 16 {
-				p.data(1, false, piece)
+				p.Data(1, false, piece)
 			}
-			p.expect() // all is used now
+			p.Expect() // all is used now
 			read <- 100
-			p.expect("WINDOW_UPDATE 1 +100")
+			p.Expect("WINDOW_UPDATE 1 +100")
 			read <- 1000
-			p.expect("WINDOW_UPDATE 1 +1000")
+			p.Expect("WINDOW_UPDATE 1 +1000")
 			read <- 100_000
 			p.expectOnly("WINDOW_UPDATE 1")
-			p.data(1, true, "")
+			p.Data(1, true, "")
 			close(read)
-			p.heard()
+			p.Heard()
 		})
 	})
 	t.Run("more than was allowed on a stream", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-			p.headers(1, false, post()...)
+			p.Headers(1, false, post()...)
 			for range 16 {
-				p.data(1, false, piece)
+				p.Data(1, false, piece)
 			}
-			p.data(1, false, "x")
-			p.expect("RST_STREAM 1 FLOW_CONTROL_ERROR")
+			p.Data(1, false, "x")
+			p.Expect("RST_STREAM 1 FLOW_CONTROL_ERROR")
 		})
 	})
 	t.Run("more than was allowed on the connection", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := dial(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 			for i := range uint32(16) {
-				p.headers(2*i+1, false, post()...)
+				p.Headers(2*i+1, false, post()...)
 				for range 16 {
-					p.data(2*i+1, false, piece)
+					p.Data(2*i+1, false, piece)
 				}
 				if i < 15 {
-					p.expect()
+					p.Expect()
 				}
 			}
-			p.expect("GOAWAY 31 FLOW_CONTROL_ERROR", "EOF")
+			p.Expect("GOAWAY 31 FLOW_CONTROL_ERROR", "EOF")
 		})
 	})
 	t.Run("what is dropped counts", func(t *testing.T) {
@@ -219,16 +219,16 @@ func TestWindowsForReceiving(t *testing.T) {
 			sent, announced := 0, 0
 			for i := range uint32(120) { // 15 MB, several times the window
 				id := 2*i + 1
-				p.headers(id, false, post("do", []string{"close", "hold", "return"}[i%3])...)
+				p.Headers(id, false, post("do", []string{"close", "hold", "return"}[i%3])...)
 				for range 8 {
-					p.data(id, false, piece)
+					p.Data(id, false, piece)
 					sent += len(piece)
 				}
-				p.must(p.frames.WriteRSTStream(id, http2.ErrCodeCancel))
+				p.Must(p.Frames.WriteRSTStream(id, http2.ErrCodeCancel))
 				if i%10 == 9 {
 					time.Sleep(time.Second)
 				}
-				for _, said := range p.heard() {
+				for _, said := range p.Heard() {
 					var n int
 					if strings.HasPrefix(said, "GOAWAY") {
 						t.Fatal(said)
@@ -251,7 +251,7 @@ func TestWindowsForReceiving(t *testing.T) {
 // expectOnly says how all begins that the server has said.
 func (p *peer) expectOnly(prefix string) {
 	p.t.Helper()
-	for _, said := range p.heard() {
+	for _, said := range p.Heard() {
 		if !strings.HasPrefix(said, prefix) {
 			p.t.Fatal(said)
 		}
@@ -265,11 +265,11 @@ func TestReadingEnds(t *testing.T) {
 		do   func(p *peer, w http.ResponseWriter)
 		want func(error) bool
 	}{
-		"by the peer": {func(p *peer, _ http.ResponseWriter) { p.data(1, true, "") }, func(err error) bool { return errors.Is(err, io.EOF) }},
+		"by the peer": {func(p *peer, _ http.ResponseWriter) { p.Data(1, true, "") }, func(err error) bool { return errors.Is(err, io.EOF) }},
 		"by a reset": {func(p *peer, _ http.ResponseWriter) {
-			p.must(p.frames.WriteRSTStream(1, http2.ErrCodeCancel))
+			p.Must(p.Frames.WriteRSTStream(1, http2.ErrCodeCancel))
 		}, func(err error) bool { return err.Error() == "stream error: stream ID 1; CANCEL" }},
-		"by the connection": {func(p *peer, _ http.ResponseWriter) { _ = p.end.Close() }, func(err error) bool { return errors.Is(err, errClosed) }},
+		"by the connection": {func(p *peer, _ http.ResponseWriter) { _ = p.End.Close() }, func(err error) bool { return errors.Is(err, errClosed) }},
 		"by a deadline": {func(p *peer, w http.ResponseWriter) {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 			time.Sleep(2 * time.Second)
@@ -277,7 +277,7 @@ func TestReadingEnds(t *testing.T) {
 		"by a deadline that has passed": {func(p *peer, w http.ResponseWriter) {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(-time.Second))
 		}, func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }},
-		"by too few bytes": {func(p *peer, w http.ResponseWriter) { p.headers(1, true, "x", "y") }, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
+		"by too few bytes": {func(p *peer, w http.ResponseWriter) { p.Headers(1, true, "x", "y") }, func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -294,8 +294,8 @@ func TestReadingEnds(t *testing.T) {
 				if name == "by the peer" {
 					length = nil
 				}
-				p.headers(1, false, post(length...)...)
-				p.data(1, false, "abc")
+				p.Headers(1, false, post(length...)...)
+				p.Data(1, false, "abc")
 				w := <-writers
 				synctest.Wait()
 				c.do(p, w)

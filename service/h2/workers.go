@@ -1,11 +1,12 @@
 package h2
 
 import (
-	"net/http"
 	"sync"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/hodei-jobs/hodei/proto/framing"
 )
 
 const (
@@ -22,7 +23,7 @@ type task interface{ run(s *scratch) }
 type scratch struct {
 	fields []hpack.HeaderField // of the answer, as the handler had set them when it wrote the header
 	body   []byte              // what was written and not yet sent
-	lower  names               // names of headers as they are sent
+	lower  framing.Names       // names of headers as they are sent
 }
 
 // workers run handlers on goroutines that are used again, because their stacks have grown already. The one that became
@@ -57,7 +58,7 @@ func (w *workers) run(t task) {
 
 func (w *workers) work(t task) {
 	self := &worker{tasks: make(chan task, 1)}
-	s := &scratch{lower: names{make: lowerCase}}
+	s := &scratch{lower: framing.LowerNames()}
 	for ok := true; ok; {
 		t.run(s)
 		t = nil //nolint:wastedassign // so that an idle worker keeps no request in memory
@@ -101,37 +102,12 @@ func (w *workers) reap() {
 	w.reaper.Reset(idleTime)
 }
 
-// names are names of headers in another form. Few are in use, so they are kept.
-type names struct {
-	make  func(string) string
-	known map[string]string
-}
+// sending is a worker that writes what a connection has to send.
+type sending func()
 
-// keptNames and keptName bound what a peer can make the server keep: so many, so long.
-const keptNames, keptName = 64, 64
+func (s sending) run(*scratch) { s() }
 
-func (n *names) of(name string) string {
-	if made, ok := n.known[name]; ok {
-		return made
-	}
-	made := n.make(name)
-	if len(n.known) < keptNames && len(name) <= keptName {
-		if n.known == nil {
-			n.known = make(map[string]string)
-		}
-		n.known[name] = made
-	}
-	return made
-}
+// leaver is a worker that begins to leave.
+type leaver conn
 
-func canonical(name string) string { return http.CanonicalHeaderKey(name) }
-
-func lowerCase(name string) string {
-	b := []byte(name)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
-}
+func (l *leaver) run(*scratch) { (*conn)(l).leave() }

@@ -1,4 +1,5 @@
-package h2
+// Package wiretest is a connection in memory for tests of HTTP/2, and what an end of it says frame by frame.
+package wiretest
 
 import (
 	"io"
@@ -51,20 +52,21 @@ func (w *wire) wake() {
 	w.mu.Unlock()
 }
 
-// wireEnd is one end of two wires.
-type wireEnd struct {
+// End is one end of two wires.
+type End struct {
 	in, out         *wire
 	readBy, writeBy deadline
 	writes          int
 }
 
-// newWires are both ends of a connection; each direction holds some bytes.
-func newWires(toServer, toClient int) (server, client *wireEnd) {
+// New are both ends of a connection; each direction holds some bytes.
+func New(toServer, toClient int) (server, client *End) {
 	a, b := newWire(toServer), newWire(toClient)
-	return &wireEnd{in: a, out: b}, &wireEnd{in: b, out: a}
+	return &End{in: a, out: b}, &End{in: b, out: a}
 }
 
-func (e *wireEnd) Read(p []byte) (int, error) {
+// Read waits for bytes of the other end, until the deadline.
+func (e *End) Read(p []byte) (int, error) {
 	w := e.in
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -86,7 +88,8 @@ func (e *wireEnd) Read(p []byte) (int, error) {
 	}
 }
 
-func (e *wireEnd) Write(p []byte) (int, error) {
+// Write waits until all bytes are on the wire, until the deadline.
+func (e *End) Write(p []byte) (int, error) {
 	w := e.out
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -112,15 +115,15 @@ func (e *wireEnd) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// written is how often was written.
-func (e *wireEnd) written() int {
+// Written is how often was written.
+func (e *End) Written() int {
 	e.out.mu.Lock()
 	defer e.out.mu.Unlock()
 	return e.writes
 }
 
 // takeAll is what has come, without waiting.
-func (e *wireEnd) takeAll() (p []byte, ended bool) {
+func (e *End) takeAll() (p []byte, ended bool) {
 	w := e.in
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -129,7 +132,8 @@ func (e *wireEnd) takeAll() (p []byte, ended bool) {
 	return p, w.closed
 }
 
-func (e *wireEnd) CloseWrite() error {
+// CloseWrite says that nothing more will be written; what is on the wire can still be read.
+func (e *End) CloseWrite() error {
 	e.out.mu.Lock()
 	defer e.out.mu.Unlock()
 	e.out.closed = true
@@ -137,7 +141,8 @@ func (e *wireEnd) CloseWrite() error {
 	return nil
 }
 
-func (e *wireEnd) Close() error {
+// Close ends both directions; what is on the wire can still be read at the other end.
+func (e *End) Close() error {
 	_ = e.CloseWrite()
 	e.in.mu.Lock()
 	e.in.broken = true
@@ -146,14 +151,21 @@ func (e *wireEnd) Close() error {
 	return e.SetDeadline(time.Time{})
 }
 
-func (e *wireEnd) SetReadDeadline(at time.Time) error  { e.readBy.set(e.in, at); return nil }
-func (e *wireEnd) SetWriteDeadline(at time.Time) error { e.writeBy.set(e.out, at); return nil }
-func (e *wireEnd) SetDeadline(at time.Time) error {
+// SetReadDeadline is as that of a net.Conn.
+func (e *End) SetReadDeadline(at time.Time) error { e.readBy.set(e.in, at); return nil }
+
+// SetWriteDeadline is as that of a net.Conn.
+func (e *End) SetWriteDeadline(at time.Time) error { e.writeBy.set(e.out, at); return nil }
+
+// SetDeadline sets both.
+func (e *End) SetDeadline(at time.Time) error {
 	e.readBy.set(e.in, at)
 	e.writeBy.set(e.out, at)
 	return nil
 }
 
-func (e *wireEnd) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
+// LocalAddr is some address.
+func (e *End) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
 
-func (e *wireEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 55555} }
+// RemoteAddr is another.
+func (e *End) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 55555} }
