@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"github.com/hodei-jobs/hodei/clients/go/internal/h2"
 	"github.com/hodei-jobs/hodei/gen/hodei/admin/v1/adminv1connect"
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
@@ -34,14 +35,14 @@ type Client struct {
 
 // transport remembers whether the server has ever answered.
 type transport struct {
-	*http.Transport
+	*h2.Transport
 	reached atomic.Bool
 }
 
-// RoundTrip implements http.RoundTripper.
-func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	res, err := t.Transport.RoundTrip(req)
-	if err == nil {
+// Do makes a request. It does not follow redirects, which no server of jobs sends.
+func (t *transport) Do(req *http.Request) (*http.Response, error) {
+	res, err := t.RoundTrip(req)
+	if err == nil && !t.reached.Load() {
 		t.reached.Store(true)
 	}
 	return res, err
@@ -64,19 +65,16 @@ func New(config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP2(true)
-	c := &Client{config: config, transport: &transport{Transport: &http.Transport{
+	c := &Client{config: config, transport: &transport{Transport: h2.NewTransport(&http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		TLSClientConfig:     security,
 		TLSHandshakeTimeout: 10 * time.Second,
-		Protocols:           protocols,
 		HTTP2: &http.HTTP2Config{
 			SendPingTimeout: 15 * time.Second,
 			PingTimeout:     10 * time.Second,
 		},
-	}}}
-	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: c.transport}, config.URL,
+	})}}
+	client := connect.NewClient(connecthttp.NewTransport(c.transport, config.URL,
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20),
 		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{},
 			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}))))

@@ -2,7 +2,6 @@ package hodei
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -83,12 +82,13 @@ func (e *Error) readDetails(wire *connect.Error) {
 	}
 }
 
+const howToCertify = " (set --cert and --key, or HODEI_CERT and HODEI_KEY)"
+
 // explainConnection says why the server was not reached, and what to do.
 func (c *Client) explainConnection(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError
-	var alert tls.AlertError
 	var dial *net.OpError
 	switch {
 	case errors.As(err, &unknown):
@@ -98,12 +98,18 @@ func (c *Client) explainConnection(err error) string {
 		return fmt.Sprintf("the server's certificate is not for the name in %s: %v; start it with --host for that name", c.config.URL, hostname)
 	case errors.As(err, &invalid):
 		return fmt.Sprintf("the server's certificate is not valid: %v", invalid)
-	case errors.As(err, &alert):
+	case alerted(err) && c.config.Cert == "":
+		return fmt.Sprintf("the server at %s refused the connection: %v; it may want a client certificate%s",
+			c.config.URL, err, howToCertify)
+	case alerted(err):
 		return fmt.Sprintf("the server at %s refused the client certificate %s: %v; it may have expired or belong to another server",
-			c.config.URL, c.config.Cert, alert)
+			c.config.URL, c.config.Cert, err)
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Sprintf("no server answers at %s: %v; is it running? `hodei dev` starts one", c.config.URL, dial.Err)
-	case cut(err) && c.config.Cert != "":
+	case cut(err) && c.config.Cert == "":
+		return fmt.Sprintf("the server at %s closed the connection, or something in between did: %v; it may want a client certificate%s",
+			c.config.URL, err, howToCertify)
+	case cut(err):
 		return fmt.Sprintf("the server at %s closed the connection: it may have refused the client certificate %s, or something in between did: %v",
 			c.config.URL, c.config.Cert, err)
 	}
@@ -121,10 +127,9 @@ const (
 func transient(err error) bool {
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
-	var alert tls.AlertError
 	var wire *connect.Error
 	switch {
-	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &alert):
+	case errors.As(err, &unknown), errors.As(err, &hostname), alerted(err):
 		return false
 	case errors.Is(err, errCut), cut(err), dialing(err), connect.CodeOf(err) == connect.CodeUnavailable:
 		return true
@@ -170,6 +175,12 @@ func (c *Client) hopeless(err error, try int) bool {
 func dialing(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// alerted reports whether the other end has ended TLS with a reason, which crypto/tls tells by this word only.
+func alerted(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // cut reports whether the connection was closed in the middle.

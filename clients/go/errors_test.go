@@ -1,11 +1,25 @@
 package hodei
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"io"
+	"log"
+	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A client that has never reached its server gives up at once, because the address is likely wrong; one that has, waits for
@@ -28,5 +42,61 @@ func TestServerThatWasReachedIsWaitedFor(t *testing.T) {
 	}
 	if !c.hopeless(errors.New("something else"), 0) {
 		t.Error("any error is taken for one that passes")
+	}
+}
+
+// writePEM writes a file of a test and returns its name.
+func writePEM(t *testing.T, name, kind string, der []byte) string {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// stranger is a certificate that nobody has signed, and its key.
+func stranger(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writePEM(t, "cert.pem", "CERTIFICATE", der), writePEM(t, "key.pem", "PRIVATE KEY", secret)
+}
+
+// With TLS 1.3 a server refuses a certificate after the client has begun to speak; the client still says why, and does not call
+// again and again.
+func TestAServerThatRefusesTheCertificateIsUnderstood(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	ca := writePEM(t, "ca.pem", "CERTIFICATE", s.Certificate().Raw)
+	cert, key := stranger(t)
+	for want, config := range map[string]Config{
+		"refused the client certificate " + cert: {URL: s.URL, CA: ca, Cert: cert, Key: key},
+		"it may want a client certificate":       {URL: s.URL, CA: ca},
+	} {
+		c, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Get(t.Context(), "job_1"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
 	}
 }
