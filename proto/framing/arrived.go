@@ -14,7 +14,7 @@ func (a *Arrived) Add(p []byte) {
 	if len(p) == 0 {
 		return
 	}
-	if a.used > 0 && len(*a.data)+len(p) > cap(*a.data) {
+	if a.used > 0 && 2*a.used >= len(*a.data) && len(*a.data)+len(p) > cap(*a.data) { // else moving costs more than room
 		n := copy(*a.data, (*a.data)[a.used:])
 		*a.data, a.used = (*a.data)[:n], 0
 	}

@@ -26,6 +26,6 @@ const (
 	backlog = 64 << 10
 	// smallWindow is a window that a peer opens only to cost more than it gets.
 	smallWindow = 256
-	// roundsOfOthers is how often who writes goes on with what others have put there meanwhile.
-	roundsOfOthers = 2
+	// rounds is how often who flushes writes: what is there, and then what others have put there meanwhile.
+	rounds = 2
 )

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -34,18 +35,22 @@ type Out struct {
 	control int // frames of Control in buffer
 	sending bool
 	closed  bool
-	limit   time.Duration // for each write; 0: none
-	until   time.Time     // the deadline that is set; only who is sending uses it
-	turn    sync.Cond     // somebody waits for Window
+	limit   atomic.Int64 // nanoseconds for each write; 0: none
+	turn    sync.Cond    // somebody waits for Window
+	// Only who is sending uses the deadline that is set, and the limit by which it was.
+	until   time.Time
+	untilBy time.Duration
 
 	encoder *hpack.Encoder
 	block   bytes.Buffer // what encoder has made
 }
 
-// Init makes o the way out to connection. lock is the connection's lock. aside runs send on another goroutine, now; broken is
+// Init makes o, which is zero, the way out to connection. lock is the connection's lock. aside runs send on another goroutine, now; broken is
 // called, with the lock held, when writing has failed. limit is for every write of up to FrameSize bytes; 0: none.
 func (o *Out) Init(connection net.Conn, lock *sync.Mutex, limit time.Duration, aside func(send func()), broken func(error)) {
-	*o = Out{net: connection, lock: lock, limit: limit, aside: aside, broken: broken, PeerFrame: InitialFrame, Window: InitialWindow}
+	o.net, o.lock, o.aside, o.broken = connection, lock, aside, broken
+	o.PeerFrame, o.Window = InitialFrame, InitialWindow
+	o.limit.Store(int64(limit))
 	o.written.L, o.turn.L = lock, lock
 	o.Control = http2.NewFramer((*control)(o), nil)
 	o.encoder = hpack.NewEncoder(&o.block)
@@ -61,7 +66,9 @@ func (o *Out) SetTable(size uint32) { o.encoder.SetMaxDynamicTableSize(size) }
 type control Out
 
 func (c *control) Write(frame []byte) (int, error) {
-	c.control++
+	if !c.closed {
+		c.control++
+	}
 	(*Out)(c).Put(frame)
 	return len(frame), nil
 }

@@ -14,7 +14,7 @@ func (o *Out) Empty() bool { return o.buffer == nil }
 func (o *Out) Flush() {
 	if !o.sending && o.buffer != nil {
 		o.sending = true
-		o.send(roundsOfOthers)
+		o.send(rounds)
 	}
 }
 
@@ -33,17 +33,17 @@ func (o *Out) sendRest() {
 }
 
 // send writes until nothing is left, or hands on after some rounds.
-func (o *Out) send(rounds int) {
-	for ; o.buffer != nil; rounds-- {
-		if rounds == 0 {
+func (o *Out) send(times int) {
+	for ; o.buffer != nil; times-- {
+		if times == 0 {
 			o.aside(o.sendRest)
 			return
 		}
-		buffer, limit := o.buffer, o.limit
+		buffer := o.buffer
 		o.buffer, o.control = nil, 0
 		o.written.Broadcast()
 		o.lock.Unlock()
-		err := o.write(*buffer, limit)
+		err := o.write(*buffer)
 		PutBuffer(buffer)
 		o.lock.Lock()
 		if err != nil {
@@ -56,10 +56,10 @@ func (o *Out) send(rounds int) {
 }
 
 // write writes p in pieces of which each has the whole time: a slow peer is no dead one.
-func (o *Out) write(p []byte, limit time.Duration) error {
+func (o *Out) write(p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), FrameSize)
-		o.setDeadline(limit)
+		o.setDeadline()
 		if _, err := o.net.Write(p[:n]); err != nil {
 			return err
 		}
@@ -68,22 +68,22 @@ func (o *Out) write(p []byte, limit time.Duration) error {
 	return nil
 }
 
-// setDeadline moves the deadline when an eighth of the time is gone, since moving it costs something.
-func (o *Out) setDeadline(limit time.Duration) {
-	if limit <= 0 {
-		return
-	}
-	now := time.Now()
-	if left := o.until.Sub(now); left < limit-limit/8 || left > limit {
-		o.until = now.Add(limit)
+// setDeadline moves the deadline when an eighth of the time is gone, since moving it costs something, or when the time is another.
+func (o *Out) setDeadline() {
+	for limit := time.Duration(o.limit.Load()); limit > 0; limit = time.Duration(o.limit.Load()) {
+		now := time.Now()
+		if limit == o.untilBy && o.until.Sub(now) >= limit-limit/8 {
+			return
+		}
+		o.until, o.untilBy = now.Add(limit), limit
 		_ = o.net.SetWriteDeadline(o.until)
 	}
 }
 
 // Hurry gives what is being written and what still will be less time.
 func (o *Out) Hurry(limit time.Duration) {
-	if o.limit <= 0 || o.limit > limit {
-		o.limit = limit
+	if now := time.Duration(o.limit.Load()); now <= 0 || now > limit {
+		o.limit.Store(int64(limit))
 		_ = o.net.SetWriteDeadline(time.Now().Add(limit))
 	}
 }
@@ -98,7 +98,7 @@ func (o *Out) Drain() {
 
 // Close drops what is not yet written, and all that is put later. Those who wait are woken.
 func (o *Out) Close() {
-	o.closed = true
+	o.closed, o.control = true, 0
 	if o.buffer != nil {
 		PutBuffer(o.buffer)
 		o.buffer = nil

@@ -1,7 +1,7 @@
 package framing
 
 // Inflow is how many bytes the peer may still send, on a stream or on the connection. What was used is announced again late,
-// in large pieces.
+// in large pieces. After each Take there is a Give, of nothing perhaps, which looks whether the time has come.
 type Inflow struct {
 	open, owed int // owed was used and is not yet announced again
 	size       int
