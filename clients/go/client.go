@@ -88,7 +88,7 @@ func New(config Config) (*Client, error) {
 // Config returns the settings that the client was made with.
 func (c *Client) Config() Config { return c.config }
 
-// Close gives up idle connections.
+// Close closes the connections; calls under way end first.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 func security(config Config) (*tls.Config, error) {

@@ -1,5 +1,5 @@
 // Command benchmarks runs every measurement of `hodei bench` and writes docs/benchmarks.md from what they print. It takes
-// about ten minutes on an idle machine of two cores.
+// about fifteen minutes on a machine of two cores that has nothing else to do.
 //
 //	go run ./scripts/benchmarks -postgres postgres://...
 package main
@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,7 +25,11 @@ type measurement struct {
 }
 
 // figure is one value of the JSON object that a run prints, by its path.
-type figure struct{ name, path, format, goal string }
+type figure struct {
+	name, path, format, goal string
+
+	seen []float64 // one of each run
+}
 
 const postgres = "POSTGRES" // stands for the URL, which is nobody's business
 
@@ -32,63 +37,68 @@ var measurements = []measurement{
 	{"Jobs a second, embedded store", []string{"jobs"}, jobFigures("150,000", "8")},
 	{"Jobs a second, PostgreSQL on the same machine", []string{"jobs", "--store", postgres}, jobFigures("80,000", "")},
 	{"Single submits, 64 callers", []string{"submit"}, []figure{
-		{"submits a second", "submits_per_second", "%.0f", "at least 14,000"},
-		{"p50, ms", "submit_ms.p50", "%.1f", ""},
-		{"p99, ms", "submit_ms.p99", "%.1f", "below 20"},
-		{"server's CPU us a submit", "server_cpu_us_per_job", "%.1f", ""},
-		{"client's CPU us a submit", "client_cpu_us_per_job", "%.1f", ""},
-		{"bare TLS round trips a second", "limit.round_trips_per_second", "%.0f", ""},
-		{"ratio", "limit_ratio", "%.2f", ""},
-		{"median submit over median fsync", "submit_p50_over_fsync_p50", "%.1f", ""},
+		{name: "submits a second", path: "submits_per_second", format: "%.0f", goal: "at least 14,000"},
+		{name: "p50, ms", path: "submit_ms.p50", format: "%.1f"},
+		{name: "p99, ms", path: "submit_ms.p99", format: "%.1f", goal: "below 20"},
+		{name: "server's CPU us a submit", path: "server_cpu_us_per_job", format: "%.1f"},
+		{name: "client's CPU us a submit", path: "client_cpu_us_per_job", format: "%.1f"},
+		{name: "bare TLS round trips a second", path: "limit.round_trips_per_second", format: "%.0f"},
+		{name: "ratio", path: "limit_ratio", format: "%.2f"},
+		{name: "median submit over median fsync", path: "submit_p50_over_fsync_p50", format: "%.1f"},
 	}},
 	{"Processes", []string{"exec"}, []figure{
-		{"jobs that run `/bin/true`, a second", "jobs_per_second", "%.0f", ""},
-		{"`/bin/true` without Hodei, a second", "limit.spawns_per_second", "%.0f", ""},
-		{"ratio", "limit_ratio", "%.2f", "at least 0.80"},
+		{name: "jobs that run `/bin/true`, a second", path: "jobs_per_second", format: "%.0f"},
+		{name: "`/bin/true` without Hodei, a second", path: "limit.spawns_per_second", format: "%.0f"},
+		{name: "ratio", path: "limit_ratio", format: "%.2f", goal: "at least 0.80"},
 	}},
 	{"Latency, idle", []string{"latency"}, []figure{
-		{"submit to start, p50 ms", "start_ms.p50", "%.2f", ""},
-		{"one fsync on the idle machine, in turn with the jobs, p50 ms", "idle_fsync_ms.p50", "%.2f", ""},
-		{"two of these and 0.3 ms", "start_limit_ms", "%.2f", "not less than the start"},
-		{"one of many fsyncs right after each other, p50 us", "limit.fsync_p50_us", "%.0f", ""},
-		{"submit to first byte of `echo`, p50 ms", "first_byte_ms.p50", "%.2f", ""},
-		{"of that, beyond `echo` without Hodei, ms", "overhead_p50_ms", "%.2f", "below 5"},
+		{name: "submit to start, p50 ms", path: "start_ms.p50", format: "%.2f"},
+		{name: "one fsync on the idle machine, in turn with the jobs, p50 ms", path: "idle_fsync_ms.p50", format: "%.2f"},
+		{name: "two of these and 0.3 ms", path: "start_limit_ms", format: "%.2f", goal: "not less than the start"},
+		{name: "one of many fsyncs right after each other, p50 us", path: "limit.fsync_p50_us", format: "%.0f"},
+		{name: "submit to first byte of `echo`, p50 ms", path: "first_byte_ms.p50", format: "%.2f"},
+		{name: "of that, beyond `echo` without Hodei, ms", path: "overhead_p50_ms", format: "%.2f", goal: "below 5"},
 	}},
 	{"A million waiting jobs", []string{"queue"}, []figure{
-		{"server's memory, bytes", "rss_bytes", "%.0f", "below 200,000,000"},
-		{"boot, s", "boot_seconds", "%.2f", "below 2"},
-		{"submits a second, the first tenth", "first_submits_per_second", "%.0f", ""},
-		{"submits a second, the last tenth", "last_submits_per_second", "%.0f", "within 20 % of the first"},
+		{name: "server's memory, bytes", path: "rss_bytes", format: "%.0f", goal: "below 200,000,000"},
+		{name: "boot, s", path: "boot_seconds", format: "%.2f", goal: "below 2"},
+		{name: "submits a second, the first tenth", path: "first_submits_per_second", format: "%.0f"},
+		{name: "submits a second, the last tenth", path: "last_submits_per_second", format: "%.0f", goal: "within 20 % of the first"},
 	}},
 	{"A thousand idle agents", []string{"agents"}, []figure{
-		{"server's memory, bytes", "rss_bytes", "%.0f", "below 200,000,000"},
-		{"cores in use", "cores", "%.3f", "below 0.2"},
-		{"seconds to enrol and connect", "connect_seconds", "%.1f", ""},
+		{name: "server's memory, bytes", path: "rss_bytes", format: "%.0f", goal: "below 200,000,000"},
+		{name: "cores in use", path: "cores", format: "%.3f", goal: "below 0.2"},
+		{name: "seconds to enrol and connect", path: "connect_seconds", format: "%.1f"},
 	}},
 	{"Recovery, the server killed 50 times under load", []string{"recovery", "--kills", "50"}, []figure{
-		{"acknowledged jobs", "acknowledged", "%.0f", ""},
-		{"lost", "lost", "%.0f", "0"},
-		{"started twice", "started_twice", "%.0f", "0"},
-		{"boot, p99 s", "boot_seconds.p99", "%.2f", ""},
-		{"from boot to the first job that ends, p99 s", "work_seconds.p99", "%.2f", "below 5"},
-		{"jobs of a killed agent are lost or wait again after, s", "agent_lost_seconds", "%.1f", "below 20"},
+		{name: "acknowledged jobs", path: "acknowledged", format: "%.0f"},
+		{name: "lost", path: "lost", format: "%.0f", goal: "0"},
+		{name: "started twice", path: "started_twice", format: "%.0f", goal: "0"},
+		{name: "boot, p99 s", path: "boot_seconds.p99", format: "%.2f"},
+		{name: "from boot to the first job that ends, p99 s", path: "work_seconds.p99", format: "%.2f", goal: "below 5"},
+		{name: "jobs of a killed agent are lost or wait again after, s", path: "agent_lost_seconds", format: "%.1f", goal: "below 20"},
 	}},
-	{"The embedded store alone", []string{"store"}, storeFigures},
-	{"The PostgreSQL store alone", []string{"store", "--store", postgres}, storeFigures},
+	{"The embedded store alone", []string{"store"}, storeFigures()},
+	{"The PostgreSQL store alone", []string{"store", "--store", postgres}, storeFigures()},
 }
 
-var storeFigures = []figure{{"jobs a second", "jobs_per_second", "%.0f", ""}, {"CPU us a job", "cpu_us_per_job", "%.2f", ""}}
+func storeFigures() []figure {
+	return []figure{
+		{name: "jobs a second", path: "jobs_per_second", format: "%.0f"},
+		{name: "CPU us a job", path: "cpu_us_per_job", format: "%.2f"},
+	}
+}
 
 func jobFigures(rate, cpu string) []figure {
 	figures := []figure{
-		{"jobs a second", "jobs_per_second", "%.0f", "at least " + rate},
-		{"server's CPU us a job", "server_cpu_us_per_job", "%.2f", ""},
-		{"agent's CPU us a job", "agent_cpu_us_per_job", "%.2f", ""},
-		{"client's CPU us a job", "client_cpu_us_per_job", "%.2f", ""},
-		{"syncs a job", "fsyncs_per_job", "%.4f", ""},
-		{"server's peak memory, bytes", "peak_rss_bytes", "%.0f", ""},
-		{"the store alone, jobs a second", "limit.store_jobs_per_second", "%.0f", ""},
-		{"ratio", "limit_ratio", "%.2f", ""},
+		{name: "jobs a second", path: "jobs_per_second", format: "%.0f", goal: "at least " + rate},
+		{name: "server's CPU us a job", path: "server_cpu_us_per_job", format: "%.2f"},
+		{name: "agent's CPU us a job", path: "agent_cpu_us_per_job", format: "%.2f"},
+		{name: "client's CPU us a job", path: "client_cpu_us_per_job", format: "%.2f"},
+		{name: "syncs a job", path: "fsyncs_per_job", format: "%.4f"},
+		{name: "server's peak memory, bytes", path: "peak_rss_bytes", format: "%.0f"},
+		{name: "the store alone, jobs a second", path: "limit.store_jobs_per_second", format: "%.0f"},
+		{name: "ratio", path: "limit_ratio", format: "%.2f"},
 	}
 	if cpu != "" {
 		figures[1].goal = "at most " + cpu
@@ -98,39 +108,50 @@ func jobFigures(rate, cpu string) []figure {
 
 func main() {
 	url := flag.String("postgres", "", "URL of a PostgreSQL database whose schema public the runs may drop; empty: leave its runs out")
+	rounds := flag.Int("rounds", 5, "how often each measurement is run")
 	out := flag.String("o", "docs/benchmarks.md", "file to write")
 	flag.Parse()
-	if err := run(*url, *out); err != nil {
+	if err := run(*url, *out, max(*rounds, 1)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(url, out string) error {
+func run(url, out string, rounds int) error {
 	if built, err := exec.Command("scripts/build").CombinedOutput(); err != nil { // so that the figures are those of this code
 		return fmt.Errorf("building: %w\n%s", err, built)
+	}
+	var left []*measurement
+	for i := range measurements {
+		if m := &measurements[i]; url != "" || !strings.Contains(strings.Join(m.args, " "), postgres) {
+			left = append(left, m)
+		}
+	}
+	for round := range rounds { // one after the other, so that a slow minute of the machine is not all that one of them sees
+		for _, m := range left {
+			fmt.Fprintf(os.Stderr, "== round %d: %s\n", round+1, m.title)
+			if err := m.run(url); err != nil {
+				return fmt.Errorf("%s: %w", m.title, err)
+			}
+		}
 	}
 	var page bytes.Buffer
 	fmt.Fprintf(&page, `# Benchmarks
 
-Made by `+"`go run ./scripts/benchmarks`"+` on %s: %d cores, %s, %s. Server, agent, client and, where there is one, PostgreSQL share the
-machine; they are processes of their own with mTLS, and every acknowledged job is on the disk. Each section has the command that
-prints its figures, beside what the machine itself can do, measured in the same run. How they came about is in [adr](adr).
-`, time.Now().Format("2006-01-02"), runtime.NumCPU(), runtime.GOOS+"/"+runtime.GOARCH, runtime.Version())
-	for _, m := range measurements {
-		if strings.Contains(strings.Join(m.args, " "), postgres) && url == "" {
-			continue
-		}
-		if err := m.write(&page, url); err != nil {
-			return fmt.Errorf("%s: %w", m.title, err)
-		}
+Made by `+"`go run ./scripts/benchmarks`"+` on %s: %d cores, %s, %s; each measurement was run %d times. The machine is shared with
+others and its speed changes from minute to minute, hence the smallest and the largest value beside the median. Server, agent, client and,
+where there is one, PostgreSQL share the machine; they are processes of their own with mTLS, and every acknowledged job is on the
+disk. Each section has the command that prints its figures, beside what the machine itself can do, measured in the same run. How
+they came about is in [adr](adr).
+`, time.Now().Format("2006-01-02"), runtime.NumCPU(), runtime.GOOS+"/"+runtime.GOARCH, runtime.Version(), rounds)
+	for _, m := range left {
+		m.write(&page)
 	}
 	return os.WriteFile(out, page.Bytes(), 0o644)
 }
 
-// write runs the measurement and writes its section.
-func (m *measurement) write(page *bytes.Buffer, url string) error {
-	fmt.Fprintln(os.Stderr, "==", m.title)
+// run runs the measurement once and keeps what it has seen.
+func (m *measurement) run(url string) error {
 	args := []string{"bench"}
 	for _, arg := range m.args {
 		if arg == postgres {
@@ -154,16 +175,27 @@ func (m *measurement) write(page *bytes.Buffer, url string) error {
 	if err := json.Unmarshal(last, &result); err != nil {
 		return err
 	}
-	shown := strings.ReplaceAll(strings.Join(m.args, " "), postgres, "postgres://...")
-	fmt.Fprintf(page, "\n## %s\n\n```sh\nhodei bench %s -o json\n```\n\n| figure | seen | goal |\n|---|---|---|\n", m.title, shown)
-	for _, f := range m.figures {
+	for i := range m.figures {
+		f := &m.figures[i]
 		value, ok := lookup(result, strings.Split(f.path, "."))
 		if !ok {
 			return fmt.Errorf("the result has no %s", f.path)
 		}
-		fmt.Fprintf(page, "| %s | %s | %s |\n", f.name, grouped(fmt.Sprintf(f.format, value)), f.goal)
+		f.seen = append(f.seen, value)
 	}
 	return nil
+}
+
+// write writes the measurement's section.
+func (m *measurement) write(page *bytes.Buffer) {
+	shown := strings.ReplaceAll(strings.Join(m.args, " "), postgres, "postgres://...")
+	fmt.Fprintf(page, "\n## %s\n\n```sh\nhodei bench %s -o json\n```\n\n", m.title, shown)
+	fmt.Fprint(page, "| figure | median | smallest | largest | goal |\n|---|---|---|---|---|\n")
+	for _, f := range m.figures {
+		slices.Sort(f.seen)
+		show := func(value float64) string { return grouped(fmt.Sprintf(f.format, value)) }
+		fmt.Fprintf(page, "| %s | %s | %s | %s | %s |\n", f.name, show(f.seen[len(f.seen)/2]), show(f.seen[0]), show(f.seen[len(f.seen)-1]), f.goal)
+	}
 }
 
 func lookup(result map[string]any, path []string) (float64, bool) {

@@ -30,6 +30,9 @@ type cgroups struct {
 	pool     pool // of groups of version 2
 }
 
+// groupPrefix begins the names of all agents' groups.
+const groupPrefix = "hodei-"
+
 // openCgroups finds out what can be used. instance tells the groups of agents on one machine apart.
 func openCgroups(instance string) (*cgroups, error) {
 	mounts, err := cgroupMounts()
@@ -40,7 +43,7 @@ func openCgroups(instance string) (*cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cgroups{prefix: "hodei-" + instance + "-"}
+	c := &cgroups{prefix: groupPrefix + instance + "-"}
 	switch {
 	case mounts["2"] != "":
 		c.version2, c.root = true, filepath.Join(mounts["2"], own[""])
@@ -148,7 +151,7 @@ func explainMake(err error) error {
 
 func (c *cgroups) create(id string, memoryLimit int64) (*group, error) {
 	if memoryLimit <= 0 && c.version2 {
-		l, err := c.pool.take(filepath.Join(c.root, c.prefix+"free-"))
+		l, err := c.pool.take(filepath.Join(c.root, c.prefix+poolName))
 		if err != nil {
 			return nil, explainMake(err)
 		}
@@ -300,14 +303,23 @@ func removeGroup(dir string) error {
 	return os.Remove(dir)
 }
 
-// recover ends and removes the groups that a former agent has left below the same root.
+// poolName is what the names of a pool's groups have after their agent's prefix.
+const poolName = "free-"
+
+// recover ends and removes the groups that a former life of this agent has left below the same root, and the empty ones of others.
 func (c *cgroups) recover() error {
 	entries, err := os.ReadDir(c.root)
 	if err != nil {
 		return fmt.Errorf("looking for control groups of a former agent: %w", err)
 	}
 	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), c.prefix) {
+		switch {
+		case !e.IsDir() || !strings.HasPrefix(e.Name(), groupPrefix):
+			continue
+		case !strings.HasPrefix(e.Name(), c.prefix):
+			if strings.Contains(e.Name(), "-"+poolName) {
+				removeAbandoned(filepath.Join(c.root, e.Name()))
+			}
 			continue
 		}
 		g := &group{dir: filepath.Join(c.root, e.Name()), version2: c.version2}

@@ -64,6 +64,7 @@ func openLent(dir string) (*lent, error) {
 		return fd
 	}
 	l.folder, l.events = open(dir), open(filepath.Join(dir, "cgroup.events"))
+	_ = unix.Flock(l.folder, unix.LOCK_EX|unix.LOCK_NB) // says that the agent lives; see removeAbandoned
 	for i := range asMade {
 		l.state[i] = open(filepath.Join(dir, asMade[i].file))
 	}
@@ -112,6 +113,19 @@ func (l *lent) closeFiles() {
 func (l *lent) remove() error {
 	l.closeFiles()
 	return os.Remove(l.dir)
+}
+
+// removeAbandoned removes groups of a pool whose agent was killed and will not come back; one that lives holds the lock on each. They are
+// empty, but thousands of them would slow down the whole machine.
+func removeAbandoned(dir string) {
+	folder, err := unix.Open(dir, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(folder) //nolint:errcheck // it was only read
+	if unix.Flock(folder, unix.LOCK_EX|unix.LOCK_NB) == nil {
+		_ = os.Remove(dir) // unless something lives in it
+	}
 }
 
 // clear removes the groups that are free.

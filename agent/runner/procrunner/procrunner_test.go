@@ -79,6 +79,59 @@ func TestGroupsAreUsedAgainUnlessAStepChangedThem(t *testing.T) {
 	}
 }
 
+// deadAgent says that this process is to run a step and leave as if it were killed.
+const deadAgent = "PROCRUNNER_TEST_DEAD_AGENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(deadAgent) == "" {
+		os.Exit(m.Run())
+	}
+	p, err := procrunner.New(procrunner.Options{Instance: "testdead"}).Start(runner.Command{
+		ID: "x", Argv: []string{"true"}, Env: []string{"PATH=/usr/bin:/bin"}, Stdout: io.Discard, Stderr: io.Discard,
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	p.Wait()
+}
+
+// An agent that was killed cannot remove the groups that it kept; the next one on the machine does, and leaves those alone whose
+// agent lives.
+func TestGroupsOfADeadAgentAreRemoved(t *testing.T) {
+	living := procrunner.New(procrunner.Options{Instance: "testliving"})
+	defer living.Close()
+	if living.Mode() != "cgroup2" {
+		t.Log("this machine has no control groups of version 2, so none are kept")
+		return
+	}
+	first := groupOf(t, living, "true")
+	dead := exec.Command(os.Args[0])
+	dead.Env = append(os.Environ(), deadAgent+"=1")
+	if out, err := dead.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	groups := func(instance string) []string {
+		all, err := filepath.Glob("/sys/fs/cgroup/*/hodei-" + instance + "-*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	if len(groups("testdead")) == 0 {
+		t.Fatal("the dead agent has left no group, so nothing is tested")
+	}
+	if err := procrunner.New(procrunner.Options{Instance: "testnext"}).Recover(); err != nil {
+		t.Fatal(err)
+	}
+	if left := groups("testdead"); len(left) > 0 {
+		t.Errorf("%v are left", left)
+	}
+	if again := groupOf(t, living, "true"); again != first || len(groups("testliving")) != 1 {
+		t.Errorf("the living agent's group was %s and is %s", first, again)
+	}
+}
+
 func TestMemoryLimitIsNamedAsTheCause(t *testing.T) {
 	r := procrunner.New(procrunner.Options{Instance: "testmemory"})
 	if r.Mode() == "subreaper" || os.Geteuid() != 0 {

@@ -35,6 +35,9 @@ type Options struct {
 // startTime bounds how long a server or an agent takes to be there.
 const startTime = 30 * time.Second
 
+// stopTime is how long agents have to end by themselves.
+const stopTime = 5 * time.Second
+
 // World is a server with agents.
 type World struct {
 	options Options
@@ -219,10 +222,20 @@ func (w *World) KillServer() { w.server.kill() }
 
 // Close ends everything and removes the run's data.
 func (w *World) Close() error {
-	for _, p := range append(w.agents, w.server) {
-		if p != nil {
+	for _, p := range w.agents {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // so that they remove what they have made outside of the run's folder
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	for _, p := range w.agents {
+		select {
+		case <-p.exited:
+		case <-ctx.Done():
 			p.kill()
 		}
+	}
+	if w.server != nil {
+		w.server.kill()
 	}
 	return os.RemoveAll(w.dir)
 }
