@@ -300,7 +300,6 @@ func TestTwoServersOnOneDatabase(t *testing.T) {
 	written, refused := make(map[job.ID]bool), make(map[job.ID]bool)
 	const turns, perTurn = 12, 30
 	var group sync.WaitGroup
-	var counts [2]atomic.Int64
 	for turn := range turns {
 		s := stores[turn%2]
 		term, err := s.Lead(t.Context())
@@ -311,26 +310,32 @@ func TestTwoServersOnOneDatabase(t *testing.T) {
 		for n := range perTurn {
 			batches = append(batches, &store.Batch{Term: term, Accepted: []*job.Job{accepted(t, 1+turn*perTurn+n, 0)}})
 		}
-		before := counts[turn%2].Load()
+		began := make(chan struct{})
 		group.Go(func() { // it goes on while the other one leads
+			mine := 0
+			defer func() {
+				if mine < perTurn/3 { // it was deposed before its time, which the counts below show
+					close(began)
+				}
+			}()
 			for _, b := range batches {
 				err := s.Commit(context.Background(), b)
 				mu.Lock()
 				switch {
 				case err == nil:
 					written[b.Accepted[0].ID] = true
+					if mine++; mine == perTurn/3 {
+						close(began)
+					}
 				case errors.Is(err, store.ErrDeposed):
 					refused[b.Accepted[0].ID] = true
 				default:
 					t.Errorf("a commit gave %v", err)
 				}
 				mu.Unlock()
-				counts[turn%2].Add(1)
 			}
 		})
-		for counts[turn%2].Load() < before+perTurn/3 {
-			time.Sleep(time.Millisecond) //nolint:forbidigo // the writer goes on meanwhile
-		}
+		<-began
 	}
 	group.Wait()
 	for _, s := range stores {

@@ -122,6 +122,15 @@ func (l *lister) end(j *job.Job, page job.ID, at int) {
 	l.add(List{j.Spec.Namespace, listState, j.State.String()}, page, at)
 }
 
+// everywhere lists a job wherever it may be: one of the same page may have left lists of an end state behind when it went, and one that has
+// not ended may end at any time.
+func (l *lister) everywhere(j *job.Job, page job.ID, at int) {
+	l.accept(j.Spec, page, at)
+	for state := job.Succeeded; state <= job.Skipped; state++ {
+		l.add(List{j.Spec.Namespace, listState, state.String()}, page, at)
+	}
+}
+
 // listsFor returns lists that together have every job that the filter selects.
 func listsFor(f *store.Filter) []List {
 	if f.Namespace == "" {

@@ -307,6 +307,54 @@ func TestJobThatEndsDuringASweepStays(t *testing.T) {
 	}
 }
 
+// A sweep is looked for first and removed later. A job of the same page that ends between the two, or while the page is looked at, is
+// on the lists afterwards; and when it goes too, nothing of the page is left.
+func TestJobThatEndsBeforeASweepIsRemovedStaysListed(t *testing.T) {
+	t.Parallel()
+	for name, during := range map[string]bool{"between the two": false, "while it is looked for": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := &endsWhileRead{engine: newEngine()}
+			e.log = storelog.New(e, slog.New(slog.DiscardHandler))
+			jobs := []*job.Job{advance(t, advance(t, newJob(t, 1, nil))), advance(t, newJob(t, 2, nil))}
+			if err := e.commit(&store.Batch{Accepted: jobs}); err != nil {
+				t.Fatal(err)
+			}
+			ends := &store.Batch{Changed: []*job.Job{advance(t, jobs[1])}}
+			if during {
+				e.end = ends
+			}
+			sweep, _, err := e.log.Sweep(t.Context(), id(1_000_000).Time(), job.ID{})
+			if err != nil || sweep.Removed != 1 {
+				t.Fatalf("%d jobs go, %v", sweep.Removed, err)
+			}
+			if !during {
+				if err := e.commit(ends); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e.sweep(sweep)
+			spec := jobs[1].Spec
+			for what, filter := range map[string]store.Filter{
+				"state":     {Namespace: spec.Namespace, States: []job.State{job.Succeeded, job.Failed}},
+				"queue":     {Namespace: spec.Namespace, Queue: spec.Queue},
+				"namespace": {Namespace: spec.Namespace},
+			} {
+				if got, err := e.log.ListJobs(t.Context(), filter, job.ID{}, 10); err != nil || len(got) != 1 || got[0].ID != jobs[1].ID {
+					t.Errorf("by its %s are listed %v, %v", what, got, err)
+				}
+			}
+			if sweep, _, err = e.log.Sweep(t.Context(), id(1_000_000).Time(), job.ID{}); err != nil || sweep.Removed != 1 {
+				t.Fatalf("of the rest %d jobs go, %v", sweep.Removed, err)
+			}
+			e.sweep(sweep)
+			if len(e.pages)+len(e.lists)+len(e.endings) > 0 {
+				t.Errorf("left are %d pages, %d lists and %d endings", len(e.pages), len(e.lists), len(e.endings))
+			}
+		})
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	e := newEngine()
 	jobs := []*job.Job{newJob(f, 1, nil), advance(f, newJob(f, 2, nil))}

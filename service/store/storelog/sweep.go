@@ -68,7 +68,7 @@ func (w *Sweep) look(s *Jobs, stored *Page, before time.Time) {
 		w.jobsOpen, w.pagesOpen = false, false
 		return
 	}
-	var gone, stays positions
+	var gone, stays, unread positions
 	var lists [2]lister // of those that go, and of those that stay
 	for i := range p.jobs {
 		if len(p.jobs[i].accepted) == 0 {
@@ -76,34 +76,32 @@ func (w *Sweep) look(s *Jobs, stored *Page, before time.Time) {
 		}
 		j, err := s.job(p, i)
 		if errors.Is(err, errMoved) { // just now, so it is not old
-			stays |= 1 << i
-			w.jobsOpen = false
-			continue
+			j, err = decodeJob(p.jobs[i].id, p.jobs[i].accepted, nil)
 		}
 		if err != nil {
-			w.jobsOpen = false
 			s.logger.Error("a job that cannot be read is kept beyond its time", "error", err)
-			stays |= 1 << i
+			w.jobsOpen = false
+			stays, unread = stays|1<<i, unread|1<<i
 			continue
 		}
-		l := &lists[0]
 		if j.State.Terminal() && j.Ended.Before(before) {
 			gone |= 1 << i
 			w.Removed++
 			w.Jobs = extend(w.Jobs, &w.jobsOpen, j.ID)
-		} else {
-			l, w.jobsOpen = &lists[1], false
-			stays |= 1 << i
+			lists[0].everywhere(&j, p.last, i)
+			continue
 		}
-		l.accept(j.Spec, p.last, i)
-		if j.State.Terminal() {
-			l.end(&j, p.last, i)
-		}
+		w.jobsOpen = false
+		stays |= 1 << i
+		lists[1].everywhere(&j, p.last, i)
 	}
 	switch {
 	case stays == 0:
 		w.page(p.last, lists[0].all)
 	case gone != 0:
+		if unread != 0 {
+			lists[0].all = nil // nobody knows which of them it is on
+		}
 		w.rest(p, gone, &lists)
 		fallthrough
 	default:
@@ -111,7 +109,8 @@ func (w *Sweep) look(s *Jobs, stored *Page, before time.Time) {
 	}
 }
 
-// rest takes in a page of which something stays: the jobs that go leave it, and lists that no other job of it is on.
+// rest takes in a page of which something stays: the jobs that go leave it, and lists that no other job of it is on, nor can be before
+// this sweep is removed.
 func (w *Sweep) rest(p *page, gone positions, lists *[2]lister) {
 	w.Rest = append(w.Rest, Value{p.last, without(p.jobs, gone)})
 	for i := range lists[0].all {
