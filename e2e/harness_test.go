@@ -102,6 +102,11 @@ func (d *daemon) awaitExit(t *testing.T) int {
 	case <-d.exited:
 		return d.cmd.ProcessState.ExitCode()
 	case <-time.After(patience):
+		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // so that it says where it hangs
+		select {
+		case <-d.exited:
+		case <-time.After(patience):
+		}
 		t.Fatalf("the program did not end:\n%s", d.output)
 		return 0
 	}

@@ -137,13 +137,10 @@ func (c *conn) takesMore() bool {
 	return c.leaving == nil
 }
 
-// unsent is the error of a request that another connection may take, unless this one was of no use to any: then another would
-// be no better, and opening one after the other would never end. c.mu is held.
+// unsent is the error of a request that another connection may take. c.mu is held.
 func (c *conn) unsent(bodyUsed bool) error {
-	if !c.useful && !errors.Is(c.leaving, errClosed) && !errors.Is(c.leaving, errFull) {
-		return c.leaving
-	}
-	return &unsentError{cause: c.leaving, bodyUsed: bodyUsed}
+	chosen := errors.Is(c.leaving, errClosed) || errors.Is(c.leaving, errFull) // by this side
+	return &unsentError{cause: c.leaving, bodyUsed: bodyUsed, useless: !c.useful && !chosen}
 }
 
 // pump has a goroutine send the body of a request. c.mu is held.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http2"
 )
@@ -41,13 +42,13 @@ func (t *Transport) opened(authority string, connection *tls.Conn) http.RoundTri
 	defer t.mu.Unlock()
 	if c := t.conns[authority]; c != nil {
 		go connection.Close() //nolint:errcheck // nothing was said on it
-		return &server{t, authority, c}
+		return &server{transport: t, authority: authority, conn: c}
 	}
 	c := newConn(connection, t.dialer.HTTP2, t.closed)
 	t.conns[authority] = c
 	t.all[c] = struct{}{}
 	go c.serve()
-	return &server{t, authority, c}
+	return &server{transport: t, authority: authority, conn: c}
 }
 
 // closed forgets a connection that has ended.
@@ -67,15 +68,24 @@ type server struct {
 	transport *Transport
 	authority string
 	conn      *conn
+	asked     atomic.Bool
 }
 
-// RoundTrip makes a request, the first one usually: others go to the connection without the http.Transport.
+// RoundTrip makes a request, the first one usually: others go to the connection without the http.Transport. That forgets a
+// connection, and opens another, when it is told that a request was not sent. The first caller on a connection that was of no use to
+// anybody is told why instead: another would be no better, and opening one after the other would never end.
 func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
+	again := s.asked.Swap(true)
 	res, err := s.conn.roundTrip(req)
-	if errors.As(err, new(*unsentError)) {
-		s.transport.drop(s.authority, s.conn)
+	var unsent *unsentError
+	if !errors.As(err, &unsent) {
+		return res, err
 	}
-	return res, err
+	s.transport.drop(s.authority, s.conn)
+	if unsent.useless && !again {
+		return nil, unsent.cause
+	}
+	return nil, unsent
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -155,6 +165,7 @@ func rewound(req *http.Request) (*http.Request, error) {
 type unsentError struct {
 	cause    error
 	bodyUsed bool
+	useless  bool // the connection has never brought an answer
 }
 
 func (e *unsentError) Error() string {

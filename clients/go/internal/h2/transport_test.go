@@ -331,3 +331,43 @@ func TestServersThatCannotBeReached(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A server that ends its first connections before it answers, being started say, is asked once for each call, and used when it is there.
+func TestAServerThatEndsConnectionsAtOnce(t *testing.T) {
+	t.Parallel()
+	const ended = 5
+	var left, dialed atomic.Int32
+	left.Store(ended)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(scene))
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateActive && left.Add(-1) >= 0 {
+			_ = c.Close()
+		}
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	d := dialer(s)
+	d.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialed.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	mine := own(t, d)
+	for calls := int32(1); ; calls++ {
+		req, err := http.NewRequest(http.MethodPost, s.URL+"/echo", strings.NewReader("abc"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := look(mine, req)
+		if dialed.Load() > calls {
+			t.Fatalf("%d calls opened %d connections", calls, dialed.Load())
+		}
+		if got.Body == "abc" {
+			return
+		}
+		if calls > 2*ended {
+			t.Fatalf("after %d calls: %+v", calls, got)
+		}
+	}
+}
