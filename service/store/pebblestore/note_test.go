@@ -64,8 +64,8 @@ func TestWhatIsLeftCanBeAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(names)
-	log := names[slices.IndexFunc(names, func(name string) bool { return isLog(name) == 1 })]
+	// The newest: Pebble removes those before it when it likes, so nothing may be missing when one of them is damaged.
+	log := slices.Max(slices.DeleteFunc(names, func(name string) bool { return isLog(name) == 0 }))
 	data := contents(t, fs, "data/"+log)
 	replace(t, fs, "data/"+log, data[:len(data)-10])
 	checkRefused(t, fs, "a cut log", log)
