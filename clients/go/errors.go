@@ -30,8 +30,12 @@ func (e *Error) Error() string { return e.Message }
 // Unwrap returns what caused the error.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Is makes errors.Is(err, ErrNotFound) and the like work: errors of one code are alike.
+// Is makes errors.Is(err, ErrNotFound) and the like work: errors of one code are alike. A deadline that the server has seen pass
+// before this side did is a context.DeadlineExceeded too.
 func (e *Error) Is(target error) bool {
+	if target == context.DeadlineExceeded {
+		return e.Code == connect.CodeDeadlineExceeded
+	}
 	var other *Error
 	return errors.As(target, &other) && other.Message == "" && other.Code == e.Code
 }

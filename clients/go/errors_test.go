@@ -1,6 +1,7 @@
 package hodei
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect/v2"
 )
 
 // A client that has never reached its server gives up at once, because the address is likely wrong; one that has, waits for
@@ -42,6 +45,19 @@ func TestServerThatWasReachedIsWaitedFor(t *testing.T) {
 	}
 	if !c.hopeless(errors.New("something else"), 0) {
 		t.Error("any error is taken for one that passes")
+	}
+}
+
+// The server may see a deadline pass a moment before the client does; callers need not know who was first.
+func TestADeadlineIsOneWhoeverSeesItFirst(t *testing.T) {
+	t.Parallel()
+	c := &Client{transport: &transport{}}
+	err := c.translate(connect.NewError(connect.CodeDeadlineExceeded, "the call took longer than its deadline"))
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, ErrNotFound) {
+		t.Errorf("the error is %#v", err)
+	}
+	if err := c.translate(connect.NewError(connect.CodeNotFound, "there is none")); errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrNotFound) {
+		t.Errorf("the error is %#v", err)
 	}
 }
 

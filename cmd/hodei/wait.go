@@ -40,7 +40,7 @@ With --any it ends with the first job that ends, and with its code. Ctrl-C leave
 			switch {
 			case ctx.Err() != nil:
 				return &exitError{exitInterrupted, "left; the jobs go on. Come back with the same command"}
-			case limited.Err() != nil:
+			case limited.Err() != nil, timeout > 0 && errors.Is(err, context.DeadlineExceeded):
 				return &exitError{exitTimeout, fmt.Sprintf("not all jobs ended within %v", timeout)}
 			case err != nil:
 				return ownFailure(err)
