@@ -46,9 +46,10 @@ func (s *Set) Add(secrets ...Secret) []string {
 		}
 		switch {
 		case !used && len(secret.Value) > 0:
-			warnings = append(warnings, fmt.Sprintf("the secret %s is shorter than %d bytes and is not masked", secret.Name, MinLength))
+			warnings = append(warnings, fmt.Sprintf("the secret %s is shorter than %d bytes and is not masked; use a longer one", secret.Name, MinLength))
 		case short:
-			warnings = append(warnings, fmt.Sprintf("the secret %s has lines or forms shorter than %d bytes, which are not masked", secret.Name, MinLength))
+			warnings = append(warnings, fmt.Sprintf("the secret %s has lines or forms shorter than %d bytes, which are not masked where they stand alone",
+				secret.Name, MinLength))
 		}
 	}
 	m := newMatcher(s.needles)

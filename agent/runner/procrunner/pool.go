@@ -51,7 +51,11 @@ func (p *pool) take(prefix string) (*lent, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		return openLent(dir)
+		l, err := openLent(dir)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EWOULDBLOCK) {
+			continue // an agent that starts just now took it for abandoned
+		}
+		return l, err
 	}
 }
 
@@ -63,8 +67,12 @@ func openLent(dir string) (*lent, error) {
 		problems = append(problems, err)
 		return fd
 	}
-	l.folder, l.events = open(dir), open(filepath.Join(dir, "cgroup.events"))
-	_ = unix.Flock(l.folder, unix.LOCK_EX|unix.LOCK_NB) // says that the agent lives; see removeAbandoned
+	l.folder = open(dir)
+	// The lock says that the agent lives. It comes before the files are opened: if the group is still there then, it stays.
+	if err := unix.Flock(l.folder, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		problems = append(problems, err)
+	}
+	l.events = open(filepath.Join(dir, "cgroup.events"))
 	for i := range asMade {
 		l.state[i] = open(filepath.Join(dir, asMade[i].file))
 	}
@@ -111,8 +119,12 @@ func (l *lent) closeFiles() {
 
 // remove removes a group that has never been used, or is free.
 func (l *lent) remove() error {
-	l.closeFiles()
-	return os.Remove(l.dir)
+	err := os.Remove(l.dir)
+	l.closeFiles() // now, so that nobody else removes it meanwhile
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // removeAbandoned removes groups of a pool whose agent was killed and will not come back; one that lives holds the lock on each. They are
@@ -123,7 +135,11 @@ func removeAbandoned(dir string) {
 		return
 	}
 	defer unix.Close(folder) //nolint:errcheck // it was only read
-	if unix.Flock(folder, unix.LOCK_EX|unix.LOCK_NB) == nil {
+	if unix.Flock(folder, unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return
+	}
+	var locked, named unix.Stat_t // the name may be that of another group by now
+	if unix.Fstat(folder, &locked) == nil && unix.Stat(dir, &named) == nil && locked.Ino == named.Ino {
 		_ = os.Remove(dir) // unless something lives in it
 	}
 }
