@@ -125,6 +125,7 @@ func Run(ctx context.Context, config Config) error {
 	}
 	err = errors.Join(a.run(ctx), a.journal.close())
 	a.workDirs.close()
+	_ = os.RemoveAll(a.privateDir) // what is left is removed at the next start
 	if closer, ok := config.Runner.(io.Closer); ok {
 		err = errors.Join(err, closer.Close())
 	}
@@ -143,17 +144,20 @@ func instance(stateDir string) string {
 
 // agent is a running agent.
 type agent struct {
-	config    Config
-	identity  *identity
-	journal   *journal
-	outbox    *outbox
-	slots     *slots
-	workDirs  *workDirs
-	lease     *lease
-	wake      chan struct{} // has an element when there is something to send
-	bootID    string
-	dials     uint64 // the number of the newest session; of the goroutine that opens them
-	forgetful bool   // attempts that a former life had taken may be unknown
+	config   Config
+	identity *identity
+	journal  *journal
+	outbox   *outbox
+	slots    *slots
+	workDirs *workDirs
+	// privateDir holds what must not reach a disk.
+	privateDir string
+	jobSocket  *jobSocket // nil: none
+	lease      *lease
+	wake       chan struct{} // has an element when there is something to send
+	bootID     string
+	dials      uint64 // the number of the newest session; of the goroutine that opens them
+	forgetful  bool   // attempts that a former life had taken may be unknown
 }
 
 func newAgent(config Config, id *identity) (*agent, error) {
@@ -169,8 +173,12 @@ func newAgent(config Config, id *identity) (*agent, error) {
 	if a.workDirs, err = newWorkDirs(filepath.Join(config.StateDir, "work")); err != nil {
 		return nil, errors.Join(err, journal.close())
 	}
+	if a.privateDir, err = newPrivateDir(config.StateDir, config.Logger); err != nil {
+		return nil, errors.Join(err, journal.close())
+	}
 	a.outbox = newOutbox(journal, a.signal, a.journalFailed)
 	a.slots = newSlots(a)
+	a.jobSocket = openJobSocket(a.privateDir, a.slots)
 	journal.live = a.slots.live
 	return a, a.slots.restore(past.attempts)
 }
@@ -197,6 +205,8 @@ func (a *agent) run(ctx context.Context) error {
 		defer close(done)
 		a.keepConnected(sessions)
 	}()
+	go a.jobSocket.serve()
+	defer a.jobSocket.close()
 	go a.outbox.run(sessions)
 	go a.slots.sweep(sessions)
 	go a.identity.keepFresh(sessions, a.config)

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hodei-jobs/hodei/agent/mask"
 	"github.com/hodei-jobs/hodei/agent/runner"
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 )
@@ -33,13 +34,17 @@ type attempt struct {
 	hasNews  bool                    // it is in the outbox's line; guarded by the outbox
 	unknown  bool                    // the server does not know it; guarded by the outbox
 
+	masks mask.Set     // the secrets that are replaced in everything that leaves the agent
+	added atomic.Int64 // how many of them came while the attempt ran
+
 	mu       sync.Mutex
 	spool    *spool // made with the first byte of output
 	dropped  bool   // nobody wants its output
 	process  runner.Process
-	step     int            // the index of the step that runs
-	verdict  *hwpv1.Outcome // why the attempt is being stopped
-	stepStop *hwpv1.Outcome // why the step is being stopped
+	writers  [2]*streamWriter // of the step that runs
+	step     int              // the index of the step that runs
+	verdict  *hwpv1.Outcome   // why the attempt is being stopped
+	stepStop *hwpv1.Outcome   // why the step is being stopped
 	force    bool
 	work     *workDir             // the folder in which steps start; made for the first that wants it
 	steps    []*hwpv1.StepReport  // of the steps that were started; replaced, never changed
@@ -66,7 +71,9 @@ func (t *attempt) run() {
 		timer := time.AfterFunc(limit, func() { t.timeUp(limit) })
 		defer timer.Stop()
 	}
+	t.maskSecrets()
 	t.finish(t.runSteps())
+	t.removeSecrets()
 	if t.work != nil {
 		t.agent.workDirs.give(t.work)
 	}
@@ -95,6 +102,7 @@ func (t *attempt) finish(outcome *hwpv1.Outcome, decisive int) {
 	}
 	t.final = &hwpv1.AttemptReport{
 		Attempt: t.ref, Steps: t.steps, EndTime: end, Outcome: outcome, Step: int32(decisive), Silent: t.spool == nil,
+		Masked: t.masks.Counts(),
 	}
 	if t.spool != nil {
 		t.spool.close("")
@@ -156,6 +164,9 @@ func (t *attempt) restoreOutput(finished bool) error {
 
 // runSteps returns the outcome of the attempt, nil for exit code 0, and the step that decided it.
 func (t *attempt) runSteps() (*hwpv1.Outcome, int) {
+	if problem := t.assign.GetProblem(); problem != "" {
+		return &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_INVALID, ExitCode: runner.ExitNotExecutable, Message: problem}, -1
+	}
 	for i, step := range t.assign.GetSteps() {
 		if verdict := t.begin(i); verdict != nil {
 			return verdict, -1
@@ -202,10 +213,10 @@ func (t *attempt) finishStep(r *hwpv1.StepReport) (outcome *hwpv1.Outcome, goOn 
 
 // runStep runs one step to its end and returns its report, without the time of its end.
 func (t *attempt) runStep(i int, step *hwpv1.Step) *hwpv1.StepReport {
-	process, err := t.agent.config.Runner.Start(t.command(i, step))
 	r := &hwpv1.StepReport{Step: int32(i)}
+	process, err := t.startStep(i, step)
 	if err != nil {
-		r.Outcome = outcomeOfStartError(err)
+		r.Outcome = t.clean(outcomeOfStartError(err))
 		return r
 	}
 	r.StartTime = time.Now().UnixNano()
@@ -218,11 +229,22 @@ func (t *attempt) runStep(i int, step *hwpv1.Step) *hwpv1.StepReport {
 		defer timer.Stop()
 	}
 	result := process.Wait()
+	for _, w := range t.writers {
+		w.end()
+	}
 	return &hwpv1.StepReport{
 		Step: r.GetStep(), StartTime: r.GetStartTime(), Outcome: outcomeOfResult(&result),
 		UserCpu: int64(result.Usage.UserCPU), SystemCpu: int64(result.Usage.SystemCPU),
 		MaxRssKib: int32(min(result.Usage.MaxRSSKiB, math.MaxInt32)),
 	}
+}
+
+func (t *attempt) startStep(i int, step *hwpv1.Step) (runner.Process, error) {
+	secrets, err := t.secretEnv(i, step)
+	if err != nil {
+		return nil, err
+	}
+	return t.agent.config.Runner.Start(t.command(i, step, secrets))
 }
 
 // started makes the process known to stop, which may have been called while it was being started.
@@ -309,19 +331,22 @@ func outcomeOfResult(r *runner.Result) *hwpv1.Outcome {
 const defaultGrace = 10 * time.Second
 
 // command makes what the runner starts.
-func (t *attempt) command(i int, step *hwpv1.Step) runner.Command {
+func (t *attempt) command(i int, step *hwpv1.Step, secrets []string) runner.Command {
+	t.writers = [2]*streamWriter{}
 	return runner.Command{
 		Argv: step.GetArgv(),
 		Prepare: func(c *runner.Command) (err error) {
 			c.ID = fmt.Sprintf("%s-%d-%d", t.ref.GetJobId(), t.ref.GetAttempt(), i)
-			c.Env = t.environment(i, step)
+			c.Env = append(t.environment(i, step), secrets...)
 			c.Dir = step.GetWorkingDir()
 			if c.Dir == "" {
 				c.Dir, err = t.workDir()
 			}
 			index := int32(i)
-			c.Stdout = &streamWriter{attempt: t, step: index, stream: hwpv1.LogStream_LOG_STREAM_STDOUT}
-			c.Stderr = &streamWriter{attempt: t, step: index, stream: hwpv1.LogStream_LOG_STREAM_STDERR}
+			for n, stream := range [...]hwpv1.LogStream{hwpv1.LogStream_LOG_STREAM_STDOUT, hwpv1.LogStream_LOG_STREAM_STDERR} {
+				t.writers[n] = &streamWriter{attempt: t, step: index, stream: stream}
+			}
+			c.Stdout, c.Stderr = t.writers[0], t.writers[1]
 			return err
 		},
 		Grace:            cmp.Or(time.Duration(step.GetGrace()), defaultGrace),
@@ -352,7 +377,7 @@ var inherited = sync.OnceValue(func() (env []string) {
 })
 
 func (t *attempt) environment(i int, step *hwpv1.Step) []string {
-	env := make([]string, 0, len(inherited())+len(step.GetEnv())+9)
+	env := make([]string, 0, len(inherited())+len(step.GetEnv())+len(step.GetSecrets())+10)
 	env = append(env, inherited()...)
 	env = append(env,
 		"HODEI=1",
@@ -364,6 +389,9 @@ func (t *attempt) environment(i int, step *hwpv1.Step) []string {
 		"HODEI_STEP="+step.GetName(),
 		"HODEI_STEP_INDEX="+strconv.Itoa(i),
 	)
+	if socket := t.agent.jobSocket; socket != nil {
+		env = append(env, SocketVariable+"="+socket.path)
+	}
 	for name, value := range step.GetEnv() {
 		env = append(env, name+"="+value)
 	}

@@ -5,30 +5,47 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hodei-jobs/hodei/agent/mask"
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 )
 
 // diskRetry is how long output waits before it is written again to a disk that took it not, because it is full say.
 const diskRetry = time.Second
 
-// streamWriter takes the output of one stream of a step.
+// streamWriter takes the output of one stream of a step: secrets are replaced, and what is left of it goes to the spool.
 type streamWriter struct {
 	attempt *attempt
 	step    int32
 	stream  hwpv1.LogStream
+	masked  *mask.Stream // made with the first byte
 	warned  bool
 }
 
-// Write puts the bytes into the spool. It waits for as long as the spool, or the disk, has no room: the process waits with
-// it, and nothing is lost.
+// Write puts the bytes into the spool, but for the beginning of what may become a secret. It waits for as long as the spool, or
+// the disk, has no room: the process waits with it, and nothing is lost.
 func (w *streamWriter) Write(p []byte) (int, error) {
+	if w.masked == nil {
+		w.masked = w.attempt.masks.Stream()
+	}
+	return len(p), w.spool(w.masked.Write(p))
+}
+
+// end writes what was held back; the stream has ended.
+func (w *streamWriter) end() {
+	if w != nil && w.masked != nil {
+		_ = w.spool(w.masked.End()) // nobody wants it, if it fails
+	}
+}
+
+// spool returns errDropped, or nil when the bytes are in the spool.
+func (w *streamWriter) spool(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
 	for {
 		err := w.attempt.openOutput().write(w.step, w.stream, p)
-		if err == nil {
-			return len(p), nil
-		}
-		if errors.Is(err, errDropped) {
-			return 0, err
+		if err == nil || errors.Is(err, errDropped) {
+			return err
 		}
 		if !w.warned {
 			w.warned = true

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,6 +96,27 @@ func TestReadmeCallIt(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in:\n%s", want, out)
 		}
+	}
+}
+
+func TestSecretsAsTheDocumentUsesThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1")
+	out := shell(t, w.env(), shellBlocks(t, "docs/secrets.md", "Use secrets")[0])
+	for _, want := range []string{"version 1\n", "TOKEN  1 ", "the token is ****\n", "\n22\n22\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+	blocks := shellBlocks(t, "docs/secrets.md", "What is masked")
+	script := "fetch-token() { echo a-fetched-token; }\n" + blocks[0] + "cat token\n"
+	if got := w.hodei("run", "--", "sh", "-c", "PATH="+filepath.Dir(program(t, "hodei-agent"))+":$PATH\n"+strings.ReplaceAll(script, "fetch-token", "fetch_token")); got.stdout != "****\n" {
+		t.Errorf("a job that adds a secret gave %+v", got)
+	}
+	key := shell(t, nil, shellBlocks(t, "docs/secrets.md", "How they are kept")[0]+"cat secrets.key\n")
+	if _, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key)); err != nil || len(strings.TrimSpace(key)) != 44 {
+		t.Errorf("the key is %q, %v", key, err)
 	}
 }
 

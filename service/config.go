@@ -26,6 +26,10 @@ type Config struct {
 	// DiskReserve is how many bytes the disk of the embedded store keeps free: below it, new jobs are refused and output waits
 	// with the agents. Default 256 MiB, or a tenth of a disk that is smaller than ten times that; negative: none.
 	DiskReserve int64
+	// SecretsKey encrypts secrets in the store: 32 bytes in base64 or hexadecimal. Default: the key in SecretsKeyFile.
+	SecretsKey string
+	// SecretsKeyFile holds that key. Default: the file secrets.key in DataDir, which the first boot makes.
+	SecretsKeyFile string
 	// Version is shown in logs and telemetry.
 	Version string
 	// Logger takes the server's log. Default: none.

@@ -22,6 +22,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/secrets"
 	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/pebblestore"
 	"github.com/hodei-jobs/hodei/service/store/pgstore"
@@ -46,6 +47,7 @@ type Server struct {
 	failed    <-chan struct{} // closed when the store takes no more writes; nil: it never says so
 	authority *identity.Authority
 	tokens    *identity.Tokens
+	secrets   *secrets.Secrets
 	jobs      *orchestrator.Orchestrator
 	fleet     *fleet.Fleet
 	logs      *logs.Service
@@ -94,11 +96,14 @@ func (s *Server) build(ctx context.Context) error {
 	s.tokens = identity.NewTokens(s.store, time.Now)
 	s.logs = logs.New(s.store, metrics, s.config.Logger)
 	s.watchDisk()
-	s.fleet = fleet.New(s.logs, s.config.Logger)
+	if err := s.openSecrets(); err != nil {
+		return err
+	}
+	s.fleet = fleet.New(s.logs, s.secrets, s.config.Logger)
 	s.jobs, err = orchestrator.Open(ctx, orchestrator.Config{
 		Store: s.store, Bus: bus.New(busEvents), Dispatcher: s.fleet, Metrics: metrics, Logger: s.config.Logger,
 		Clock: time.Now, NewJobID: newJobID, MaxUnfinished: s.config.MaxUnfinishedJobs, Lease: s.config.Lease,
-		Admit: s.disk.admit,
+		Admit: s.disk.admit, CheckSpec: s.secrets.Check,
 	})
 	if err != nil {
 		return err
@@ -132,6 +137,24 @@ func (s *Server) openStore(ctx context.Context) error {
 	return nil
 }
 
+// openSecrets finds the key for secrets, or makes one at the first boot.
+func (s *Server) openSecrets() error {
+	var key *secrets.Key
+	var err error
+	switch {
+	case s.config.SecretsKey != "":
+		if key, err = secrets.ParseKey(s.config.SecretsKey); err != nil {
+			err = fmt.Errorf("the key for secrets that was given cannot be used: %w", err)
+		}
+	case s.config.SecretsKeyFile != "":
+		key, err = secrets.OpenKeyFile(s.config.SecretsKeyFile, false)
+	default:
+		key, err = secrets.OpenKeyFile(filepath.Join(s.config.DataDir, "secrets.key"), true)
+	}
+	s.secrets = secrets.New(s.store, key, time.Now, s.config.Logger)
+	return err
+}
+
 // watchDisk begins to look at the disk of the embedded store.
 func (s *Server) watchDisk() {
 	if s.failed == nil || s.config.DiskReserve < 0 {
@@ -146,7 +169,7 @@ func (s *Server) watchDisk() {
 
 func (s *Server) serveHandlers() error {
 	handler, err := api.NewHandler(api.Config{
-		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens,
+		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens, Secrets: s.secrets,
 		Enrolment: identity.NewEnrolment(s.authority, s.tokens), CAPin: s.authority.Pin(),
 		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})

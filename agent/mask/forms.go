@@ -24,6 +24,9 @@ func forms(value []byte) [][]byte {
 		add(strings.ToUpper(hex.EncodeToString(v)))
 		for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
 			all = append(all, aligned(encoding, v)...)
+			if len(v) > 0 {
+				add(encoding.EncodeToString(append(v[:len(v):len(v)], '\n'))) // as echo writes it
+			}
 		}
 		for _, width := range []int{64, 76} { // the lines of openssl and of base64, which begin anew where the value does
 			all = append(all, pieces([]byte(base64.StdEncoding.EncodeToString(v)), width)...)

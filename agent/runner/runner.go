@@ -36,6 +36,8 @@ type Process interface {
 	// Stop ends the step: SIGTERM to all its processes and SIGKILL after the grace, or SIGKILL at once with force. It does
 	// not wait, and may be called more than once and at any time.
 	Stop(force bool)
+	// Has reports whether a running process of the machine belongs to the step.
+	Has(pid int) bool
 }
 
 // Result is how a step ended.

@@ -53,6 +53,7 @@ type Raw struct {
 	Jobs    hodeiv1connect.JobServiceClient
 	Logs    hodeiv1connect.LogServiceClient
 	Workers hodeiv1connect.WorkerServiceClient
+	Secrets hodeiv1connect.SecretServiceClient
 	Tokens  adminv1connect.TokenServiceClient
 }
 
@@ -80,7 +81,8 @@ func New(config Config) (*Client, error) {
 			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}))))
 	c.Raw = Raw{
 		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
-		Workers: hodeiv1connect.NewWorkerServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),
+		Workers: hodeiv1connect.NewWorkerServiceClient(client),
+		Secrets: hodeiv1connect.NewSecretServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),
 	}
 	return c, nil
 }

@@ -104,6 +104,9 @@ func (w *walker) messageTree(node *yaml.Node, message protoreflect.MessageDescri
 		argv, err := w.valueTree(node, message.Fields().ByName("argv"))
 		return map[string]any{"argv": argv}, err
 	}
+	if message.Name() == "SecretRef" && node.Kind == yaml.ScalarNode {
+		return map[string]any{"name": node.Value}, nil
+	}
 	if message.Name() == "Script" && node.Kind == yaml.ScalarNode {
 		return map[string]any{"text": node.Value}, nil
 	}

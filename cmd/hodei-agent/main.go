@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ const usage = `hodei-agent runs jobs on this machine for a Hodei server.
 Usage:
   hodei-agent --server https://HOST:7443 --token TOKEN --ca-pin sha256:...   the first time; ` + "`hodei token create`" + ` prints it
   hodei-agent --server https://HOST:7443                                     afterwards
+  hodei-agent mask add [--name NAME] < FILE                                  inside a job: mask a further secret in its output
 
 Every flag can be set by a variable: HODEI_AGENT_ and its name, for example HODEI_AGENT_STATE_DIR.
 
@@ -44,6 +46,9 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) > 0 && args[0] == "mask" {
+		return maskAdd(args[1:])
+	}
 	config := agent.Config{Version: version, Labels: map[string]string{}}
 	flags := flag.NewFlagSet("hodei-agent", flag.ContinueOnError)
 	flags.Usage = func() {
@@ -92,6 +97,26 @@ func run(args []string) error {
 		config.Logger = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	}
 	return serve(config)
+}
+
+// maskAdd has what it reads masked in the output of the job that calls it.
+func maskAdd(args []string) error {
+	flags := flag.NewFlagSet("hodei-agent mask add", flag.ContinueOnError)
+	name := flags.String("name", "", "name under which replacements are counted (default: added)")
+	if len(args) == 0 || args[0] != "add" {
+		return errors.New("expected: hodei-agent mask add [--name NAME], with the secret on the standard input")
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return errors.New("give the secret on the standard input; arguments can be seen in the list of processes")
+	}
+	warnings, err := agent.AddMask(context.Background(), *name, os.Stdin)
+	for _, warning := range warnings {
+		fmt.Fprintln(os.Stderr, "hodei-agent:", warning)
+	}
+	return err
 }
 
 // parse reads the flags, and for those that are not given their variables.

@@ -58,7 +58,28 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 32)")
 	flags.StringVar(&steps, "runner", "process", "what runs steps: process, or none to let them succeed without being run, for benchmarks")
 	addLogFlags(cmd, &format, &level)
+	cmd.AddCommand(newMask())
 	return cmd
+}
+
+// newMask is what jobs call.
+func newMask() *cobra.Command {
+	var name string
+	mask := &cobra.Command{Use: "mask", Short: "Inside a job: mask further secrets in its output"}
+	add := &cobra.Command{
+		Use: "add", Short: "Mask what is read from the standard input in everything that this job writes from now on", Args: cobra.NoArgs,
+		Example: "fetch-token > token; hodei agent mask add --name deploy < token",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			warnings, err := agent.AddMask(cmd.Context(), name, cmd.InOrStdin())
+			for _, warning := range warnings {
+				fmt.Fprintln(os.Stderr, "hodei:", warning)
+			}
+			return err
+		},
+	}
+	add.Flags().StringVar(&name, "name", "", "name under which replacements are counted (default: added)")
+	mask.AddCommand(add)
+	return mask
 }
 
 // runnerNamed returns what runs steps; nil for the agent's own choice.

@@ -18,7 +18,7 @@ import (
 // jobFlags describe a job of one command.
 type jobFlags struct {
 	name, namespace, queue, workingDir, envFile, memory string
-	labels, env, constraints                            []string
+	labels, env, constraints, secrets, secretFiles      []string
 	cpu                                                 float64
 	timeout                                             time.Duration
 	maxAttempts, priority                               int32
@@ -33,6 +33,9 @@ func (f *jobFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.labels, "label", nil, "label of the job, KEY=VALUE; may be repeated")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable for the job, NAME=VALUE, or NAME to pass it on; may be repeated")
 	flags.StringVar(&f.envFile, "env-file", "", "file with lines NAME=VALUE")
+	flags.StringArrayVar(&f.secrets, "secret", nil,
+		"secret of the namespace for the job, NAME, or VARIABLE=NAME for another variable; may be repeated")
+	flags.StringArrayVar(&f.secretFiles, "secret-file", nil, "the same as a file, whose path is in the variable; may be repeated")
 	flags.StringVarP(&f.workingDir, "working-dir", "w", "", "folder on the worker to start in (default: one made for the job)")
 	flags.Float64Var(&f.cpu, "cpu", 0, "CPUs to reserve")
 	flags.StringVar(&f.memory, "memory", "", "memory to reserve and to limit the job to, for example 512Mi")
@@ -69,10 +72,24 @@ func (f *jobFlags) spec(argv []string) (*hodeiv1.JobSpec, error) {
 	if spec.Env, err = f.environment(); err != nil {
 		return nil, err
 	}
+	spec.Steps[0].Secrets = append(secretRefs(f.secrets, false), secretRefs(f.secretFiles, true)...)
 	for _, c := range f.constraints {
 		spec.Constraints = append(spec.Constraints, constraint(c))
 	}
 	return spec, nil
+}
+
+// secretRefs reads NAME and VARIABLE=NAME.
+func secretRefs(list []string, file bool) []*hodeiv1.SecretRef {
+	var refs []*hodeiv1.SecretRef
+	for _, item := range list {
+		variable, name, renamed := strings.Cut(item, "=")
+		if !renamed {
+			variable, name = "", item
+		}
+		refs = append(refs, &hodeiv1.SecretRef{Name: name, Env: variable, File: file})
+	}
+	return refs
 }
 
 func pairs(flag string, list []string) (map[string]string, error) {

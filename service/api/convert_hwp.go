@@ -135,7 +135,7 @@ func assignmentToProto(m *assignmentMemory, a *orchestrator.Assignment) *hwpv1.A
 	spec, p := a.Spec, &m.assign
 	p.Attempt = &m.ref
 	m.ref.JobId, m.ref.Attempt, m.ref.Epoch = a.Ref.Job.String(), a.Ref.Attempt, a.Ref.Epoch
-	p.Timeout, p.JobName, p.Retryable = int64(spec.Timeout), spec.Name, a.Retryable
+	p.Timeout, p.JobName, p.Retryable, p.Problem = int64(spec.Timeout), spec.Name, a.Retryable, a.Problem
 	if spec.Namespace != job.DefaultNamespace { // what is usual need not be said for every job
 		p.Namespace = spec.Namespace
 	}
@@ -155,6 +155,12 @@ func assignmentToProto(m *assignmentMemory, a *orchestrator.Assignment) *hwpv1.A
 		to.Timeout = int64(step.Timeout)
 		if step.Grace != job.DefaultGrace {
 			to.Grace = int64(max(step.Grace, 1))
+		}
+		for _, ref := range step.Secrets {
+			to.Secrets = append(to.Secrets, &hwpv1.StepSecret{Name: ref.Name, Env: ref.Env, File: ref.File, Value: a.Secrets[ref.Name]})
+		}
+		if step.Terminal != nil {
+			to.Terminal = &hwpv1.TerminalSize{Columns: step.Terminal.Columns, Rows: step.Terminal.Rows}
 		}
 		p.Steps = append(p.Steps, to)
 	}

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"math"
+
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
@@ -18,6 +20,12 @@ func jobToProto(j *job.Job, pendingReason string) *hodeiv1.Job {
 	}
 	if j.State.Terminal() {
 		p.Cause = causeToProto(&j.Cause)
+	}
+	if len(j.Masked) > 0 {
+		p.Masked = make(map[string]int32, len(j.Masked))
+		for name, n := range j.Masked {
+			p.Masked[name] = int32(min(n, math.MaxInt32))
+		}
 	}
 	for i := range j.Steps {
 		p.Steps = append(p.Steps, stepStatusToProto(j.Spec.Steps[i].Name, &j.Steps[i]))

@@ -30,6 +30,7 @@ func specWithSteps(p *hodeiv1.JobSpec, steps []job.Step) job.Spec {
 			Name: step.GetName(), Argv: step.GetCommand().GetArgv(),
 			Script: step.GetScript().GetText(), Shell: step.GetScript().GetShell(),
 			Env: step.GetEnv(), WorkingDir: step.GetWorkingDir(), Timeout: duration(step.GetTimeout()), Grace: duration(step.GetGrace()),
+			Secrets: secretRefsFromProto(step.GetSecrets()), Terminal: terminalFromProto(step.GetTerminal()),
 		})
 	}
 	s.Steps = steps
@@ -39,6 +40,24 @@ func specWithSteps(p *hodeiv1.JobSpec, steps []job.Step) job.Spec {
 		})
 	}
 	return s
+}
+
+func secretRefsFromProto(refs []*hodeiv1.SecretRef) []job.SecretRef {
+	if len(refs) == 0 {
+		return nil
+	}
+	out := make([]job.SecretRef, len(refs))
+	for i, ref := range refs {
+		out[i] = job.SecretRef{Name: ref.GetName(), Env: ref.GetEnv(), File: ref.GetFile()}
+	}
+	return out
+}
+
+func terminalFromProto(p *hodeiv1.Terminal) *job.Terminal {
+	if p == nil {
+		return nil
+	}
+	return &job.Terminal{Columns: p.GetColumns(), Rows: p.GetRows()}
 }
 
 func specToProto(s *job.Spec) *hodeiv1.JobSpec {
@@ -64,6 +83,12 @@ func specToProto(s *job.Spec) *hodeiv1.JobSpec {
 
 func stepToProto(s *job.Step) *hodeiv1.Step {
 	p := &hodeiv1.Step{Name: s.Name, Env: s.Env, WorkingDir: s.WorkingDir, Timeout: optional(s.Timeout), Grace: durationpb.New(s.Grace)}
+	for _, ref := range s.Secrets {
+		p.Secrets = append(p.Secrets, &hodeiv1.SecretRef{Name: ref.Name, Env: ref.Env, File: ref.File})
+	}
+	if s.Terminal != nil {
+		p.Terminal = &hodeiv1.Terminal{Columns: s.Terminal.Columns, Rows: s.Terminal.Rows}
+	}
 	if s.Script != "" {
 		p.Action = &hodeiv1.Step_Script{Script: &hodeiv1.Script{Text: s.Script, Shell: s.Shell}}
 	} else {

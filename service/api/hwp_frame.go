@@ -61,12 +61,27 @@ func (f *frameContent) addReports(reports []*hwpv1.AttemptReport) error {
 		r := &f.reports[i]
 		*r = orchestrator.Report{
 			Ref: ref, Steps: steps[first:len(steps):len(steps)], Ended: fromNanos(p.GetEndTime()), Step: int(p.GetStep()), Silent: p.GetSilent(),
+			Masked: maskedFromProto(p.GetMasked()),
 		}
 		if !r.Ended.IsZero() {
 			r.Cause = causeFromOutcome(p.GetOutcome())
 		}
 	}
 	return nil
+}
+
+// maxMasked bounds how many names of secrets a report may count.
+const maxMasked = 10_000
+
+func maskedFromProto(counts map[string]uint64) map[string]uint64 {
+	if len(counts) == 0 || len(counts) > maxMasked {
+		return nil
+	}
+	out := make(map[string]uint64, len(counts))
+	for name, n := range counts {
+		out[text(name)] += n
+	}
+	return out
 }
 
 func stepFromProto(p *hwpv1.StepReport) job.StepReport {

@@ -24,7 +24,7 @@ type jobService struct{ jobs *orchestrator.Orchestrator }
 
 func (s *jobService) SubmitJob(ctx context.Context, req *hodeiv1.SubmitJobRequest) (*hodeiv1.SubmitJobResponse, error) {
 	if req.GetValidateOnly() {
-		j, err := s.jobs.Validate(specFromProto(req.GetSpec()))
+		j, err := s.jobs.Validate(ctx, specFromProto(req.GetSpec()))
 		if err != nil {
 			return nil, err
 		}

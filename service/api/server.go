@@ -28,6 +28,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/secrets"
 )
 
 // MaxRequestBytes is the largest message that a client may send.
@@ -39,6 +40,7 @@ type Config struct {
 	Fleet     *fleet.Fleet
 	Logs      *logs.Service
 	Tokens    *identity.Tokens
+	Secrets   *secrets.Secrets
 	Enrolment *identity.Enrolment
 	CAPin     string
 	Logger    *slog.Logger
@@ -67,7 +69,7 @@ func NewHandler(config Config) (http.Handler, error) {
 // serviceNames are the services that reflection and health tell about.
 func serviceNames() []string {
 	return []string{
-		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName,
+		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName, hodeiv1connect.SecretServiceName,
 		adminv1connect.TokenServiceName, hwpv1connect.WorkerServiceName,
 	}
 }
@@ -89,6 +91,7 @@ func publicServer(config Config) (*connect.Server, error) {
 	hodeiv1connect.RegisterJobServiceHandler(server, &jobService{jobs: config.Jobs})
 	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})
 	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})
+	hodeiv1connect.RegisterSecretServiceHandler(server, &secretService{secrets: config.Secrets})
 	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.CAPin})
 	grpcreflect.Register(server, grpcreflect.WithNamer(grpcreflect.NamerFunc(serviceNames)))
 	return server, nil

@@ -33,11 +33,18 @@ type Logs interface {
 	Settled(ref store.LogRef)
 }
 
+// Secrets is what a fleet needs of the keeper of secrets.
+type Secrets interface {
+	// Values returns the values of the secrets that a spec names, by name. A *job.Error says why they cannot be had.
+	Values(ctx context.Context, spec *job.Spec) (map[string][]byte, error)
+}
+
 // Fleet knows the connected agents. It is the orchestrator's Dispatcher. All methods may be called at once.
 type Fleet struct {
-	jobs   Jobs
-	logs   Logs
-	logger *slog.Logger
+	jobs    Jobs
+	logs    Logs
+	secrets Secrets
+	logger  *slog.Logger
 
 	mu       sync.Mutex
 	sessions map[job.WorkerID]*Session
@@ -46,8 +53,8 @@ type Fleet struct {
 }
 
 // New makes a fleet without the orchestrator, which needs the fleet first; call Attach before Open.
-func New(keeper Logs, logger *slog.Logger) *Fleet {
-	return &Fleet{logs: keeper, logger: logger, sessions: make(map[job.WorkerID]*Session)}
+func New(keeper Logs, secrets Secrets, logger *slog.Logger) *Fleet {
+	return &Fleet{logs: keeper, secrets: secrets, logger: logger, sessions: make(map[job.WorkerID]*Session)}
 }
 
 // Attach gives the fleet its orchestrator.

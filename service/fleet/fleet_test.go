@@ -68,9 +68,26 @@ func (f *fakeLogs) State(context.Context, store.LogRef) (store.LogState, error) 
 	return store.LogState{Bytes: 42}, nil
 }
 
+// fakeSecrets stands for the keeper of secrets: it has those whose name is not "none".
+type fakeSecrets struct{}
+
+func (fakeSecrets) Values(_ context.Context, spec *job.Spec) (map[string][]byte, error) {
+	values := make(map[string][]byte)
+	for _, name := range spec.SecretNames() {
+		switch name {
+		case "none":
+			return nil, job.Errorf(job.CodeNotFound, job.ReasonSecretNotFound, "there is no secret none")
+		case "broken":
+			return nil, errors.New("the disk is gone")
+		}
+		values[name] = []byte("value of " + name)
+	}
+	return values, nil
+}
+
 func newFleet() (*fleet.Fleet, *fakeJobs, *fakeLogs) {
 	l := &fakeLogs{}
-	f := fleet.New(l, slog.New(slog.DiscardHandler))
+	f := fleet.New(l, fakeSecrets{}, slog.New(slog.DiscardHandler))
 	j := &fakeJobs{fleet: f}
 	f.Attach(j)
 	return f, j, l
@@ -105,7 +122,7 @@ func TestWelcomeComesBeforeOrdersThatWereGivenMeanwhile(t *testing.T) {
 	t.Parallel()
 	f, jobs, _ := newFleet()
 	other := job.AttemptRef{Job: job.ID{2}, Attempt: 1, Epoch: 6}
-	jobs.onConnect = func() { f.Assign("wkr_1", []orchestrator.Assignment{{Ref: other}}) }
+	jobs.onConnect = func() { f.Assign("wkr_1", []orchestrator.Assignment{{Ref: other, Spec: new(job.Spec)}}) }
 	s := openSession(t, f, ref)
 	out := outgoing(t, s)
 	welcome, ok := out.Messages[0].(fleet.Welcome)
@@ -191,6 +208,36 @@ func TestAgentMayWriteOnlyTheLogsOfItsAttempts(t *testing.T) {
 	}
 	if s.Owns(mine) {
 		t.Error("a log that has ended may still be written")
+	}
+}
+
+// Attempts get the secrets that their specs name on their way out, or the reason why they cannot have them; when the store
+// cannot be read the session ends, and the attempts are handed out again in the next one.
+func TestAttemptsGetTheSecretsThatTheirSpecsName(t *testing.T) {
+	t.Parallel()
+	f, _, _ := newFleet()
+	s := openSession(t, f)
+	next(t, s)
+	assign := func(names ...string) {
+		var refs []job.SecretRef
+		for _, name := range names {
+			refs = append(refs, job.SecretRef{Name: name})
+		}
+		f.Assign("wkr_1", []orchestrator.Assignment{{Ref: ref, Spec: &job.Spec{Steps: []job.Step{{}, {Secrets: refs}}}}})
+	}
+	assign()
+	assign("a", "b")
+	assign("a", "none")
+	out := outgoing(t, s).Assignments
+	if len(out) != 3 || out[0].Secrets != nil || len(out[1].Secrets) != 2 || string(out[1].Secrets["b"]) != "value of b" || out[1].Problem != "" {
+		t.Fatalf("the attempts go out as %+v", out)
+	}
+	if out[2].Problem != "there is no secret none" || len(out[2].Secrets) > 0 {
+		t.Errorf("an attempt whose secret is missing goes out as %+v", out[2])
+	}
+	assign("broken")
+	if _, err := s.Next(t.Context(), 100); err == nil {
+		t.Error("the session goes on without the store")
 	}
 }
 

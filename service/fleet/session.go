@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -140,6 +141,9 @@ func (s *Session) kick(err error) {
 func (s *Session) Next(ctx context.Context, limit int) (Outgoing, error) {
 	for {
 		out, err := s.take(limit)
+		if err == nil {
+			err = s.fleet.reveal(ctx, out.Assignments)
+		}
 		if err != nil || len(out.Messages)+len(out.Assignments)+out.Acknowledged > 0 {
 			return out, err
 		}
@@ -149,6 +153,27 @@ func (s *Session) Next(ctx context.Context, limit int) (Outgoing, error) {
 			return Outgoing{}, ctx.Err()
 		}
 	}
+}
+
+// reveal gives attempts the secrets that their specs name, on their way out. An attempt whose secrets cannot be had goes out with
+// the reason. The error is the store's.
+func (f *Fleet) reveal(ctx context.Context, attempts []orchestrator.Assignment) error {
+	for i := range attempts {
+		a := &attempts[i]
+		if !a.Spec.WantsSecrets() {
+			continue
+		}
+		var err error
+		if a.Secrets, err = f.secrets.Values(ctx, a.Spec); err == nil {
+			continue
+		}
+		var known *job.Error
+		if !errors.As(err, &known) {
+			return err
+		}
+		a.Problem = known.Message
+	}
+	return nil
 }
 
 func (s *Session) take(limit int) (Outgoing, error) {

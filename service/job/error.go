@@ -40,6 +40,7 @@ const (
 	ReasonUnavailable        Reason = "UNAVAILABLE"
 	ReasonResumeTokenExpired Reason = "RESUME_TOKEN_EXPIRED"
 	ReasonStepNotRunning     Reason = "STEP_NOT_RUNNING"
+	ReasonSecretNotFound     Reason = "SECRET_NOT_FOUND"
 )
 
 // Error is an error whose text is written for the person who made the request.

@@ -28,6 +28,7 @@ type Job struct {
 	Revision    int32     // grows with every change
 	Silent      bool      // the last attempt has ended without having written anything: its log is empty
 	Cancel      CancelRequest
+	Masked      map[string]uint64 // how often each secret was replaced in what the last attempt wrote, by name; never changed
 }
 
 // CancelRequest records who asked for the end of a job.
@@ -116,7 +117,7 @@ func (j Job) Assign(w WorkerID, epoch uint64) (Job, error) {
 	j.Attempt++
 	j.Epoch = epoch
 	j.Worker = w
-	j.Started, j.Ended, j.Silent = time.Time{}, time.Time{}, false
+	j.Started, j.Ended, j.Silent, j.Masked = time.Time{}, time.Time{}, false, nil
 	j.Steps = PendingSteps(len(j.Spec.Steps))
 	return j, nil
 }

@@ -362,3 +362,36 @@ func TestTakingAndGivingIsEven(t *testing.T) {
 		}
 	})
 }
+
+func TestSecretsAndTerminalsOfSteps(t *testing.T) {
+	t.Parallel()
+	step := func(secrets []job.SecretRef, terminal *job.Terminal) job.Spec {
+		return job.Spec{Steps: []job.Step{{Argv: []string{"true"}, Env: map[string]string{"PLAIN": "x"}, Secrets: secrets, Terminal: terminal}}}
+	}
+	given := []job.SecretRef{{Name: "TOKEN"}, {Name: "TOKEN", Env: "OTHER", File: true}}
+	j, err := job.New(job.ID{1}, step(given, &job.Terminal{Columns: 132}), time.Unix(1, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := j.Spec.Steps[0]
+	if got.Secrets[0].Env != "TOKEN" || got.Secrets[1].Env != "OTHER" || *got.Terminal != (job.Terminal{Columns: 132, Rows: 24}) {
+		t.Errorf("the step became %+v, %+v", got, got.Terminal)
+	}
+	if given[0].Env != "" || !j.Spec.WantsSecrets() || !slices.Equal(j.Spec.SecretNames(), []string{"TOKEN"}) {
+		t.Errorf("what was given became %+v, and the names are %q", given, j.Spec.SecretNames())
+	}
+	for name, spec := range map[string]job.Spec{
+		"secrets[0]: \"\"":     step([]job.SecretRef{{}}, nil),
+		"secrets[0]: \"1\"":    step([]job.SecretRef{{Name: "1"}}, nil),
+		"variable \"A=B\"":     step([]job.SecretRef{{Name: "A", Env: "A=B"}}, nil),
+		"PLAIN is given twice": step([]job.SecretRef{{Name: "PLAIN"}}, nil),
+		"A is given twice":     step([]job.SecretRef{{Name: "A"}, {Name: "B", Env: "A"}}, nil),
+		"65 of them":           step(make([]job.SecretRef, 65), nil),
+		"-1 by 0":              step(nil, &job.Terminal{Columns: -1}),
+		"0 by 65536":           step(nil, &job.Terminal{Rows: 65536}),
+	} {
+		if _, err := job.New(job.ID{1}, spec, time.Unix(1, 0)); job.CodeOf(err) != job.CodeInvalid || !strings.Contains(err.Error(), name) {
+			t.Errorf("%q: the error is %v", name, err)
+		}
+	}
+}

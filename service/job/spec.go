@@ -1,6 +1,9 @@
 package job
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Defaults that New fills in.
 const (
@@ -36,6 +39,9 @@ func (s *Spec) Bytes() int {
 		for _, arg := range step.Argv {
 			n += 16 + len(arg)
 		}
+		for _, ref := range step.Secrets {
+			n += 48 + len(ref.Name) + len(ref.Env)
+		}
 	}
 	return n
 }
@@ -58,6 +64,41 @@ type Step struct {
 	WorkingDir string        // empty: a folder made for the attempt
 	Timeout    time.Duration // 0: none of its own
 	Grace      time.Duration // between SIGTERM and SIGKILL
+	Secrets    []SecretRef
+	Terminal   *Terminal // nil: none
+}
+
+// SecretRef gives a step a secret of the job's namespace. The value is never part of a spec.
+type SecretRef struct {
+	Name string
+	Env  string // the variable that has the value, or the path of the file
+	File bool
+}
+
+// Terminal is the size in characters of the terminal that a step runs on.
+type Terminal struct{ Columns, Rows int32 }
+
+// Defaults of Terminal.
+const (
+	DefaultColumns = 80
+	DefaultRows    = 24
+)
+
+// WantsSecrets reports whether a step gets a secret.
+func (s *Spec) WantsSecrets() bool {
+	return slices.ContainsFunc(s.Steps, func(step Step) bool { return len(step.Secrets) > 0 })
+}
+
+// SecretNames returns the names of the secrets that the steps get, each once, in order; nil when there are none.
+func (s *Spec) SecretNames() []string {
+	var names []string
+	for i := range s.Steps {
+		for _, ref := range s.Steps[i].Secrets {
+			names = append(names, ref.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Command returns the program and arguments that run the step, whichever way it was written.

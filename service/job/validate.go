@@ -31,6 +31,8 @@ const (
 	maxPathBytes   = 4096
 	maxExtras      = 32
 	maxValues      = 64
+	maxSecrets     = 64 // of a step
+	maxTerminal    = 65_535
 	maxGrace       = time.Hour
 )
 
@@ -216,11 +218,61 @@ func normalizedSteps(out, steps []Step) ([]Step, error) {
 				return nil, invalid("steps[%d].name: %q is the name of steps[%d] too; names must differ", i, step.Name, first)
 			}
 		}
+		if err := step.normalize(i); err != nil {
+			return nil, err
+		}
 		if err := step.validate(i); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// normalize fills in what few steps have: secrets and a terminal.
+func (s *Step) normalize(i int) error {
+	if s.Terminal != nil {
+		size := *s.Terminal
+		if size.Columns < 0 || size.Rows < 0 || size.Columns > maxTerminal || size.Rows > maxTerminal {
+			return invalid("steps[%d].terminal: %d by %d characters; at most %d by %[4]d are allowed", i, size.Columns, size.Rows, maxTerminal)
+		}
+		s.Terminal = &Terminal{Columns: cmp.Or(size.Columns, DefaultColumns), Rows: cmp.Or(size.Rows, DefaultRows)}
+	}
+	if len(s.Secrets) == 0 {
+		return nil
+	}
+	if len(s.Secrets) > maxSecrets {
+		return invalid("steps[%d].secrets: %d of them; at most %d are allowed", i, len(s.Secrets), maxSecrets)
+	}
+	s.Secrets = slices.Clone(s.Secrets)
+	seen := make(map[string]bool, len(s.Secrets))
+	for n := range s.Secrets {
+		ref := &s.Secrets[n]
+		ref.Env = cmp.Or(ref.Env, ref.Name)
+		if !IsSecretName(ref.Name) || !IsSecretName(ref.Env) {
+			return invalid("steps[%d].secrets[%d]: %q for the variable %q; "+secretName, i, n, ref.Name, ref.Env)
+		}
+		if _, plain := s.Env[ref.Env]; plain || seen[ref.Env] {
+			return invalid("steps[%d].secrets[%d]: the variable %s is given twice; give the secret another one with `env`", i, n, ref.Env)
+		}
+		seen[ref.Env] = true
+	}
+	return nil
+}
+
+const secretName = "use up to 128 letters, digits and '_', no digit first"
+
+// IsSecretName reports whether a secret may have this name.
+func IsSecretName(s string) bool {
+	return s != "" && len(s) <= 128 && (s[0] < '0' || s[0] > '9') &&
+		all(s, func(c byte) bool { return isAlphanumeric(c) || c == '_' })
+}
+
+// CheckNamespace returns what is wrong with the name of a namespace, a *Error with CodeInvalid, or nil.
+func CheckNamespace(name string) error {
+	if !isDNSLabel(name) {
+		return invalid("namespace: %q; "+dnsLabel, name)
+	}
+	return nil
 }
 
 var defaultShell = []string{"sh", "-e", "-c"}

@@ -40,6 +40,10 @@ type Assignment struct {
 	Ref       job.AttemptRef
 	Spec      *job.Spec
 	Retryable bool // it may be handed out again when it is lost
+
+	// Of the dispatcher, which fills them in for a spec that names secrets when it sends the attempt.
+	Secrets map[string][]byte // their values, by name
+	Problem string            // why they cannot be had, so that the attempt cannot run
 }
 
 // Metrics counts what happens. The methods are called by the reactor and must be quick.
@@ -51,7 +55,7 @@ type Metrics interface {
 	Commit(d time.Duration, jobs int)
 }
 
-// Config is what an Orchestrator is made of. All fields but Admit and the limits are required.
+// Config is what an Orchestrator is made of. All fields but Admit, CheckSpec and the limits are required.
 type Config struct {
 	Store      Store
 	Bus        *bus.Bus
@@ -61,6 +65,8 @@ type Config struct {
 	Clock      func() time.Time
 	NewJobID   func(after job.ID) job.ID // a larger id
 	Admit      func() error              // why no new jobs are taken now; called by the reactor, so it must be quick; nil: they always are
+	// CheckSpec says what else is wrong with a spec that is valid by itself; called by the goroutine that submits. nil: nothing.
+	CheckSpec func(context.Context, *job.Spec) error
 
 	MaxUnfinished int           // how many jobs may be unfinished; 0: 1,000,000
 	Lease         time.Duration // how long a worker may be silent; 0: 15 s

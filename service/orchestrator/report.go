@@ -11,11 +11,12 @@ import (
 // Report is what an agent says about an attempt: what became of its steps since the last report, and its end.
 type Report struct {
 	Ref    job.AttemptRef
-	Steps  []job.StepReport // times on the agent's clock
-	Ended  time.Time        // when nothing of the attempt ran any more; zero while it runs
-	Cause  job.Cause        // of the end
-	Step   int              // that decided the end, -1 for none
-	Silent bool             // the attempt has ended and wrote nothing
+	Steps  []job.StepReport  // times on the agent's clock
+	Ended  time.Time         // when nothing of the attempt ran any more; zero while it runs
+	Cause  job.Cause         // of the end
+	Step   int               // that decided the end, -1 for none
+	Silent bool              // the attempt has ended and wrote nothing
+	Masked map[string]uint64 // how often each secret was replaced in what it wrote, by name
 }
 
 // Report takes in what a worker's agent says. Stale and repeated reports change nothing. acknowledge is called after the
@@ -66,7 +67,7 @@ func (s *state) report(worker job.WorkerID, r *Report, now time.Time) bool {
 		if changed, err = changed.Finish(r.Cause, e.plausible(r.Ended, now)); err != nil {
 			return false
 		}
-		changed.Silent = r.Silent
+		changed.Silent, changed.Masked = r.Silent, r.Masked
 		if r.Silent && !changed.State.Terminal() { // the next attempt will say how its own log is
 			s.ends = append(s.ends, store.LogEnd{Ref: store.LogRef{Job: r.Ref.Job, Attempt: r.Ref.Attempt}})
 		}

@@ -27,6 +27,11 @@ type Result struct {
 // accepted ones are durable. The error is about the call as a whole: the context ended, or the server stops.
 func (o *Orchestrator) Submit(ctx context.Context, submissions ...Submission) ([]Result, error) {
 	c := newSubmit(submissions, o.config.Clock())
+	for i := range c.results {
+		if r := &c.results[i]; r.Err == nil {
+			r.Err = o.checkSpec(ctx, r.Job.Spec)
+		}
+	}
 	return c.results, o.do(ctx, c, c.waiter)
 }
 
@@ -50,8 +55,19 @@ func newSubmit(submissions []Submission, now time.Time) *submit {
 }
 
 // Validate returns the job as Submit would make it, and accepts nothing.
-func (o *Orchestrator) Validate(spec job.Spec) (job.Job, error) {
-	return job.New(job.ID{}, spec, o.config.Clock())
+func (o *Orchestrator) Validate(ctx context.Context, spec job.Spec) (job.Job, error) {
+	j, err := job.New(job.ID{}, spec, o.config.Clock())
+	if err != nil {
+		return j, err
+	}
+	return j, o.checkSpec(ctx, j.Spec)
+}
+
+func (o *Orchestrator) checkSpec(ctx context.Context, spec *job.Spec) error {
+	if o.config.CheckSpec == nil {
+		return nil
+	}
+	return o.config.CheckSpec(ctx, spec)
 }
 
 // submit accepts jobs.

@@ -33,6 +33,7 @@ type ended struct{}
 
 func (ended) Wait() runner.Result { return runner.Result{} }
 func (ended) Stop(bool)           {}
+func (ended) Has(int) bool        { return false }
 
 // process is a step that takes its time.
 type process struct {
@@ -56,6 +57,9 @@ func (p *process) Wait() runner.Result {
 	}
 	return runner.Result{}
 }
+
+// Has implements runner.Process: there are no processes.
+func (p *process) Has(int) bool { return false }
 
 // Stop implements runner.Process.
 func (p *process) Stop(bool) {

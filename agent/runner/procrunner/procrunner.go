@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -205,6 +206,9 @@ func (p *process) Stop(force bool) {
 	}
 	p.stopped = true
 }
+
+// Has implements runner.Process.
+func (p *process) Has(pid int) bool { return slices.Contains(p.scope.pids(), pid) }
 
 func (p *process) escalate() {
 	timer := time.NewTimer(p.grace)

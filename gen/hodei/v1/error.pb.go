@@ -53,6 +53,8 @@ const (
 	ErrorReason_ERROR_REASON_RESUME_TOKEN_EXPIRED ErrorReason = 12
 	// The step has ended already, or has not started.
 	ErrorReason_ERROR_REASON_STEP_NOT_RUNNING ErrorReason = 13
+	// The namespace has no secret with this name.
+	ErrorReason_ERROR_REASON_SECRET_NOT_FOUND ErrorReason = 14
 )
 
 // Enum value maps for ErrorReason.
@@ -72,6 +74,7 @@ var (
 		11: "ERROR_REASON_UNAVAILABLE",
 		12: "ERROR_REASON_RESUME_TOKEN_EXPIRED",
 		13: "ERROR_REASON_STEP_NOT_RUNNING",
+		14: "ERROR_REASON_SECRET_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -88,6 +91,7 @@ var (
 		"ERROR_REASON_UNAVAILABLE":          11,
 		"ERROR_REASON_RESUME_TOKEN_EXPIRED": 12,
 		"ERROR_REASON_STEP_NOT_RUNNING":     13,
+		"ERROR_REASON_SECRET_NOT_FOUND":     14,
 	}
 )
 
@@ -122,7 +126,7 @@ var File_hodei_v1_error_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14hodei/v1/error.proto\x12\bhodei.v1*\xe0\x03\n" +
+	"\x14hodei/v1/error.proto\x12\bhodei.v1*\x83\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dERROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1e\n" +
@@ -138,7 +142,8 @@ const file_hodei_v1_error_proto_rawDesc = "" +
 	"\x12\x1c\n" +
 	"\x18ERROR_REASON_UNAVAILABLE\x10\v\x12%\n" +
 	"!ERROR_REASON_RESUME_TOKEN_EXPIRED\x10\f\x12!\n" +
-	"\x1dERROR_REASON_STEP_NOT_RUNNING\x10\rB\x8d\x01\n" +
+	"\x1dERROR_REASON_STEP_NOT_RUNNING\x10\r\x12!\n" +
+	"\x1dERROR_REASON_SECRET_NOT_FOUND\x10\x0eB\x8d\x01\n" +
 	"\fcom.hodei.v1B\n" +
 	"ErrorProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 

@@ -511,7 +511,11 @@ type Step struct {
 	// How long the step may run; no limit of its own when not set.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// The time between the polite signal (SIGTERM) and SIGKILL when the step is stopped; 10 seconds when not set.
-	Grace         *durationpb.Duration `protobuf:"bytes,7,opt,name=grace,proto3" json:"grace,omitempty"`
+	Grace *durationpb.Duration `protobuf:"bytes,7,opt,name=grace,proto3" json:"grace,omitempty"`
+	// Secrets of the job's namespace that the step gets. Their values are replaced by "****" in everything that the job writes.
+	Secrets []*SecretRef `protobuf:"bytes,8,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// Run the step on a terminal: its output is one stream, as a person would see it. Without a terminal when not set.
+	Terminal      *Terminal `protobuf:"bytes,9,opt,name=terminal,proto3" json:"terminal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -606,6 +610,20 @@ func (x *Step) GetGrace() *durationpb.Duration {
 	return nil
 }
 
+func (x *Step) GetSecrets() []*SecretRef {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *Step) GetTerminal() *Terminal {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
 type isStep_Action interface {
 	isStep_Action()
 }
@@ -624,6 +642,125 @@ func (*Step_Command) isStep_Action() {}
 
 func (*Step_Script) isStep_Action() {}
 
+// SecretRef gives a step a secret, by its name. The value is fetched when the step's attempt starts, and is never part of a spec.
+type SecretRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The secret's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The variable that has the value, or the path of the file; the secret's name when not set.
+	Env string `protobuf:"bytes,2,opt,name=env,proto3" json:"env,omitempty"`
+	// Give the value in a file, in memory where the worker's machine has such files, which is gone when the attempt has ended.
+	File          bool `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretRef) Reset() {
+	*x = SecretRef{}
+	mi := &file_hodei_v1_job_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretRef) ProtoMessage() {}
+
+func (x *SecretRef) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
+func (*SecretRef) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SecretRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretRef) GetEnv() string {
+	if x != nil {
+		return x.Env
+	}
+	return ""
+}
+
+func (x *SecretRef) GetFile() bool {
+	if x != nil {
+		return x.File
+	}
+	return false
+}
+
+// Terminal is the size of a terminal.
+type Terminal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its width in characters; 80 when not set.
+	Columns int32 `protobuf:"varint,1,opt,name=columns,proto3" json:"columns,omitempty"`
+	// Its height in lines; 24 when not set.
+	Rows          int32 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Terminal) Reset() {
+	*x = Terminal{}
+	mi := &file_hodei_v1_job_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Terminal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Terminal) ProtoMessage() {}
+
+func (x *Terminal) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
+func (*Terminal) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Terminal) GetColumns() int32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+func (x *Terminal) GetRows() int32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
 // Command is a program with its arguments.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -635,7 +772,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_hodei_v1_job_proto_msgTypes[2]
+	mi := &file_hodei_v1_job_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +784,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[2]
+	mi := &file_hodei_v1_job_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +797,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{2}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Command) GetArgv() []string {
@@ -683,7 +820,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_hodei_v1_job_proto_msgTypes[3]
+	mi := &file_hodei_v1_job_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +832,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[3]
+	mi := &file_hodei_v1_job_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +845,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{3}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Script) GetText() string {
@@ -740,7 +877,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_hodei_v1_job_proto_msgTypes[4]
+	mi := &file_hodei_v1_job_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +889,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[4]
+	mi := &file_hodei_v1_job_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +902,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{4}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Resources) GetMilliCpu() int32 {
@@ -804,7 +941,7 @@ type Constraint struct {
 
 func (x *Constraint) Reset() {
 	*x = Constraint{}
-	mi := &file_hodei_v1_job_proto_msgTypes[5]
+	mi := &file_hodei_v1_job_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +953,7 @@ func (x *Constraint) String() string {
 func (*Constraint) ProtoMessage() {}
 
 func (x *Constraint) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[5]
+	mi := &file_hodei_v1_job_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +966,7 @@ func (x *Constraint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Constraint.ProtoReflect.Descriptor instead.
 func (*Constraint) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{5}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Constraint) GetLabel() string {
@@ -868,7 +1005,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_hodei_v1_job_proto_msgTypes[6]
+	mi := &file_hodei_v1_job_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1017,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[6]
+	mi := &file_hodei_v1_job_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1030,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{6}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Backoff) GetInitial() *durationpb.Duration {
@@ -945,14 +1082,16 @@ type Job struct {
 	// When a DELAYED job may start.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
 	// Counts the changes of this job; grows with every change.
-	Revision      int32 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int32 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How often each secret was replaced in what the last attempt wrote, by name. Set when the attempt has ended.
+	Masked        map[string]int32 `protobuf:"bytes,14,rep,name=masked,proto3" json:"masked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_hodei_v1_job_proto_msgTypes[7]
+	mi := &file_hodei_v1_job_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1103,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[7]
+	mi := &file_hodei_v1_job_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1116,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{7}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Job) GetId() string {
@@ -1071,6 +1210,13 @@ func (x *Job) GetRevision() int32 {
 	return 0
 }
 
+func (x *Job) GetMasked() map[string]int32 {
+	if x != nil {
+		return x.Masked
+	}
+	return nil
+}
+
 // Cause says why a job, or a step, ended, with the evidence.
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1092,7 +1238,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_hodei_v1_job_proto_msgTypes[8]
+	mi := &file_hodei_v1_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1250,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[8]
+	mi := &file_hodei_v1_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1263,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{8}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Cause) GetKind() CauseKind {
@@ -1183,7 +1329,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_hodei_v1_job_proto_msgTypes[9]
+	mi := &file_hodei_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1341,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[9]
+	mi := &file_hodei_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1354,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StepStatus) GetName() string {
@@ -1268,7 +1414,7 @@ type ResourceUsage struct {
 
 func (x *ResourceUsage) Reset() {
 	*x = ResourceUsage{}
-	mi := &file_hodei_v1_job_proto_msgTypes[10]
+	mi := &file_hodei_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1426,7 @@ func (x *ResourceUsage) String() string {
 func (*ResourceUsage) ProtoMessage() {}
 
 func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[10]
+	mi := &file_hodei_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1439,7 @@ func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage.ProtoReflect.Descriptor instead.
 func (*ResourceUsage) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResourceUsage) GetUserCpu() *durationpb.Duration {
@@ -1345,7 +1491,7 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfa\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe3\x06\n" +
 	"\x04Step\x12A\n" +
 	"\x04name\x18\x01 \x01(\tB-\xbaH*\xd8\x01\x01r%2#^[A-Za-z0-9][A-Za-z0-9 ._-]{0,126}$R\x04name\x12-\n" +
 	"\acommand\x18\x02 \x01(\v2\x11.hodei.v1.CommandH\x00R\acommand\x12*\n" +
@@ -1358,11 +1504,20 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"workingDir\x12D\n" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f*\x00R\atimeout\x12>\n" +
 	"\x05grace\x18\a \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x05grace\x1a6\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x05grace\x127\n" +
+	"\asecrets\x18\b \x03(\v2\x13.hodei.v1.SecretRefB\b\xbaH\x05\x92\x01\x02\x10@R\asecrets\x12.\n" +
+	"\bterminal\x18\t \x01(\v2\x12.hodei.v1.TerminalR\bterminal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
-	"\x06action\x12\x05\xbaH\x02\b\x01\"n\n" +
+	"\x06action\x12\x05\xbaH\x02\b\x01\"\x96\x01\n" +
+	"\tSecretRef\x129\n" +
+	"\x04name\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z_][A-Za-z0-9_]{0,127}$R\x04name\x12:\n" +
+	"\x03env\x18\x02 \x01(\tB(\xbaH%\xd8\x01\x01r 2\x1e^[A-Za-z_][A-Za-z0-9_]{0,127}$R\x03env\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\bR\x04file\"R\n" +
+	"\bTerminal\x12%\n" +
+	"\acolumns\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x00R\acolumns\x12\x1f\n" +
+	"\x04rows\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x00R\x04rows\"n\n" +
 	"\aCommand\x12c\n" +
 	"\x04argv\x18\x01 \x03(\tBO\xbaHL\x92\x01I\b\x01\x10\x90N\"B\xba\x01?\n" +
 	"\x06no_nul\x12\x1bmust not contain a NUL byte\x1a\x18!this.contains('\\u0000')R\x04argv\"\xcf\x01\n" +
@@ -1389,7 +1544,7 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"\aBackoff\x12C\n" +
 	"\ainitial\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\ainitial\x12;\n" +
 	"\x03max\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x03max\x12/\n" +
-	"\x06factor\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06factor\"\xaa\x04\n" +
+	"\x06factor\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06factor\"\x98\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.hodei.v1.JobSpecR\x04spec\x12(\n" +
@@ -1406,7 +1561,11 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12%\n" +
 	"\x0epending_reason\x18\v \x01(\tR\rpendingReason\x12F\n" +
 	"\x11next_attempt_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x1a\n" +
-	"\brevision\x18\r \x01(\x05R\brevision\"\xa9\x01\n" +
+	"\brevision\x18\r \x01(\x05R\brevision\x121\n" +
+	"\x06masked\x18\x0e \x03(\v2\x19.hodei.v1.Job.MaskedEntryR\x06masked\x1a9\n" +
+	"\vMaskedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xa9\x01\n" +
 	"\x05Cause\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.hodei.v1.CauseKindR\x04kind\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -1486,7 +1645,7 @@ func file_hodei_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_hodei_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_hodei_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_hodei_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_hodei_v1_job_proto_goTypes = []any{
 	(ConstraintOperator)(0),       // 0: hodei.v1.ConstraintOperator
 	(JobState)(0),                 // 1: hodei.v1.JobState
@@ -1494,61 +1653,67 @@ var file_hodei_v1_job_proto_goTypes = []any{
 	(StepState)(0),                // 3: hodei.v1.StepState
 	(*JobSpec)(nil),               // 4: hodei.v1.JobSpec
 	(*Step)(nil),                  // 5: hodei.v1.Step
-	(*Command)(nil),               // 6: hodei.v1.Command
-	(*Script)(nil),                // 7: hodei.v1.Script
-	(*Resources)(nil),             // 8: hodei.v1.Resources
-	(*Constraint)(nil),            // 9: hodei.v1.Constraint
-	(*Backoff)(nil),               // 10: hodei.v1.Backoff
-	(*Job)(nil),                   // 11: hodei.v1.Job
-	(*Cause)(nil),                 // 12: hodei.v1.Cause
-	(*StepStatus)(nil),            // 13: hodei.v1.StepStatus
-	(*ResourceUsage)(nil),         // 14: hodei.v1.ResourceUsage
-	nil,                           // 15: hodei.v1.JobSpec.LabelsEntry
-	nil,                           // 16: hodei.v1.JobSpec.EnvEntry
-	nil,                           // 17: hodei.v1.Step.EnvEntry
-	nil,                           // 18: hodei.v1.Resources.ExtrasEntry
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*SecretRef)(nil),             // 6: hodei.v1.SecretRef
+	(*Terminal)(nil),              // 7: hodei.v1.Terminal
+	(*Command)(nil),               // 8: hodei.v1.Command
+	(*Script)(nil),                // 9: hodei.v1.Script
+	(*Resources)(nil),             // 10: hodei.v1.Resources
+	(*Constraint)(nil),            // 11: hodei.v1.Constraint
+	(*Backoff)(nil),               // 12: hodei.v1.Backoff
+	(*Job)(nil),                   // 13: hodei.v1.Job
+	(*Cause)(nil),                 // 14: hodei.v1.Cause
+	(*StepStatus)(nil),            // 15: hodei.v1.StepStatus
+	(*ResourceUsage)(nil),         // 16: hodei.v1.ResourceUsage
+	nil,                           // 17: hodei.v1.JobSpec.LabelsEntry
+	nil,                           // 18: hodei.v1.JobSpec.EnvEntry
+	nil,                           // 19: hodei.v1.Step.EnvEntry
+	nil,                           // 20: hodei.v1.Resources.ExtrasEntry
+	nil,                           // 21: hodei.v1.Job.MaskedEntry
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_hodei_v1_job_proto_depIdxs = []int32{
-	15, // 0: hodei.v1.JobSpec.labels:type_name -> hodei.v1.JobSpec.LabelsEntry
+	17, // 0: hodei.v1.JobSpec.labels:type_name -> hodei.v1.JobSpec.LabelsEntry
 	5,  // 1: hodei.v1.JobSpec.steps:type_name -> hodei.v1.Step
-	16, // 2: hodei.v1.JobSpec.env:type_name -> hodei.v1.JobSpec.EnvEntry
-	8,  // 3: hodei.v1.JobSpec.resources:type_name -> hodei.v1.Resources
-	9,  // 4: hodei.v1.JobSpec.constraints:type_name -> hodei.v1.Constraint
-	19, // 5: hodei.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
-	10, // 6: hodei.v1.JobSpec.backoff:type_name -> hodei.v1.Backoff
-	20, // 7: hodei.v1.JobSpec.run_after:type_name -> google.protobuf.Timestamp
-	6,  // 8: hodei.v1.Step.command:type_name -> hodei.v1.Command
-	7,  // 9: hodei.v1.Step.script:type_name -> hodei.v1.Script
-	17, // 10: hodei.v1.Step.env:type_name -> hodei.v1.Step.EnvEntry
-	19, // 11: hodei.v1.Step.timeout:type_name -> google.protobuf.Duration
-	19, // 12: hodei.v1.Step.grace:type_name -> google.protobuf.Duration
-	18, // 13: hodei.v1.Resources.extras:type_name -> hodei.v1.Resources.ExtrasEntry
-	0,  // 14: hodei.v1.Constraint.operator:type_name -> hodei.v1.ConstraintOperator
-	19, // 15: hodei.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	19, // 16: hodei.v1.Backoff.max:type_name -> google.protobuf.Duration
-	4,  // 17: hodei.v1.Job.spec:type_name -> hodei.v1.JobSpec
-	1,  // 18: hodei.v1.Job.state:type_name -> hodei.v1.JobState
-	12, // 19: hodei.v1.Job.cause:type_name -> hodei.v1.Cause
-	13, // 20: hodei.v1.Job.steps:type_name -> hodei.v1.StepStatus
-	20, // 21: hodei.v1.Job.create_time:type_name -> google.protobuf.Timestamp
-	20, // 22: hodei.v1.Job.start_time:type_name -> google.protobuf.Timestamp
-	20, // 23: hodei.v1.Job.end_time:type_name -> google.protobuf.Timestamp
-	20, // 24: hodei.v1.Job.next_attempt_time:type_name -> google.protobuf.Timestamp
-	2,  // 25: hodei.v1.Cause.kind:type_name -> hodei.v1.CauseKind
-	3,  // 26: hodei.v1.StepStatus.state:type_name -> hodei.v1.StepState
-	12, // 27: hodei.v1.StepStatus.cause:type_name -> hodei.v1.Cause
-	20, // 28: hodei.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
-	20, // 29: hodei.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
-	14, // 30: hodei.v1.StepStatus.usage:type_name -> hodei.v1.ResourceUsage
-	19, // 31: hodei.v1.ResourceUsage.user_cpu:type_name -> google.protobuf.Duration
-	19, // 32: hodei.v1.ResourceUsage.system_cpu:type_name -> google.protobuf.Duration
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	18, // 2: hodei.v1.JobSpec.env:type_name -> hodei.v1.JobSpec.EnvEntry
+	10, // 3: hodei.v1.JobSpec.resources:type_name -> hodei.v1.Resources
+	11, // 4: hodei.v1.JobSpec.constraints:type_name -> hodei.v1.Constraint
+	22, // 5: hodei.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	12, // 6: hodei.v1.JobSpec.backoff:type_name -> hodei.v1.Backoff
+	23, // 7: hodei.v1.JobSpec.run_after:type_name -> google.protobuf.Timestamp
+	8,  // 8: hodei.v1.Step.command:type_name -> hodei.v1.Command
+	9,  // 9: hodei.v1.Step.script:type_name -> hodei.v1.Script
+	19, // 10: hodei.v1.Step.env:type_name -> hodei.v1.Step.EnvEntry
+	22, // 11: hodei.v1.Step.timeout:type_name -> google.protobuf.Duration
+	22, // 12: hodei.v1.Step.grace:type_name -> google.protobuf.Duration
+	6,  // 13: hodei.v1.Step.secrets:type_name -> hodei.v1.SecretRef
+	7,  // 14: hodei.v1.Step.terminal:type_name -> hodei.v1.Terminal
+	20, // 15: hodei.v1.Resources.extras:type_name -> hodei.v1.Resources.ExtrasEntry
+	0,  // 16: hodei.v1.Constraint.operator:type_name -> hodei.v1.ConstraintOperator
+	22, // 17: hodei.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	22, // 18: hodei.v1.Backoff.max:type_name -> google.protobuf.Duration
+	4,  // 19: hodei.v1.Job.spec:type_name -> hodei.v1.JobSpec
+	1,  // 20: hodei.v1.Job.state:type_name -> hodei.v1.JobState
+	14, // 21: hodei.v1.Job.cause:type_name -> hodei.v1.Cause
+	15, // 22: hodei.v1.Job.steps:type_name -> hodei.v1.StepStatus
+	23, // 23: hodei.v1.Job.create_time:type_name -> google.protobuf.Timestamp
+	23, // 24: hodei.v1.Job.start_time:type_name -> google.protobuf.Timestamp
+	23, // 25: hodei.v1.Job.end_time:type_name -> google.protobuf.Timestamp
+	23, // 26: hodei.v1.Job.next_attempt_time:type_name -> google.protobuf.Timestamp
+	21, // 27: hodei.v1.Job.masked:type_name -> hodei.v1.Job.MaskedEntry
+	2,  // 28: hodei.v1.Cause.kind:type_name -> hodei.v1.CauseKind
+	3,  // 29: hodei.v1.StepStatus.state:type_name -> hodei.v1.StepState
+	14, // 30: hodei.v1.StepStatus.cause:type_name -> hodei.v1.Cause
+	23, // 31: hodei.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
+	23, // 32: hodei.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
+	16, // 33: hodei.v1.StepStatus.usage:type_name -> hodei.v1.ResourceUsage
+	22, // 34: hodei.v1.ResourceUsage.user_cpu:type_name -> google.protobuf.Duration
+	22, // 35: hodei.v1.ResourceUsage.system_cpu:type_name -> google.protobuf.Duration
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_hodei_v1_job_proto_init() }
@@ -1566,7 +1731,7 @@ func file_hodei_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hodei_v1_job_proto_rawDesc), len(file_hodei_v1_job_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -837,7 +837,9 @@ type AttemptReport struct {
 	// The step that decided it, counted from 0; -1 for none.
 	Step int32 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
 	// It has ended and wrote nothing: there will be no LogEnd.
-	Silent        bool `protobuf:"varint,6,opt,name=silent,proto3" json:"silent,omitempty"`
+	Silent bool `protobuf:"varint,6,opt,name=silent,proto3" json:"silent,omitempty"`
+	// How often each secret was replaced in what the attempt wrote, by name; only in the report of the end.
+	Masked        map[string]uint64 `protobuf:"bytes,7,rep,name=masked,proto3" json:"masked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -912,6 +914,13 @@ func (x *AttemptReport) GetSilent() bool {
 		return x.Silent
 	}
 	return false
+}
+
+func (x *AttemptReport) GetMasked() map[string]uint64 {
+	if x != nil {
+		return x.Masked
+	}
+	return nil
 }
 
 // StepReport says what became of a step. What the server knows already changes nothing.
@@ -1340,14 +1349,18 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x1b\n" +
 	"\tmilli_cpu\x18\x02 \x01(\x05R\bmilliCpu\x12\x1d\n" +
 	"\n" +
-	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\xd9\x01\n" +
+	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\xcf\x02\n" +
 	"\rAttemptReport\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12(\n" +
 	"\x05steps\x18\x02 \x03(\v2\x12.hwp.v1.StepReportR\x05steps\x12\x19\n" +
 	"\bend_time\x18\x03 \x01(\x03R\aendTime\x12)\n" +
 	"\aoutcome\x18\x04 \x01(\v2\x0f.hwp.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04step\x18\x05 \x01(\x05R\x04step\x12\x16\n" +
-	"\x06silent\x18\x06 \x01(\bR\x06silent\"\xdf\x01\n" +
+	"\x06silent\x18\x06 \x01(\bR\x06silent\x129\n" +
+	"\x06masked\x18\a \x03(\v2!.hwp.v1.AttemptReport.MaskedEntryR\x06masked\x1a9\n" +
+	"\vMaskedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xdf\x01\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x05R\x04step\x12\x1d\n" +
@@ -1410,7 +1423,7 @@ func file_hwp_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hwp_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_hwp_v1_agent_proto_goTypes = []any{
 	(LogStream)(0),        // 0: hwp.v1.LogStream
 	(OutcomeKind)(0),      // 1: hwp.v1.OutcomeKind
@@ -1429,6 +1442,7 @@ var file_hwp_v1_agent_proto_goTypes = []any{
 	(*Drain)(nil),         // 14: hwp.v1.Drain
 	nil,                   // 15: hwp.v1.Register.LabelsEntry
 	nil,                   // 16: hwp.v1.Capacity.ExtrasEntry
+	nil,                   // 17: hwp.v1.AttemptReport.MaskedEntry
 }
 var file_hwp_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: hwp.v1.AgentMessage.register:type_name -> hwp.v1.Register
@@ -1446,16 +1460,17 @@ var file_hwp_v1_agent_proto_depIdxs = []int32{
 	3,  // 12: hwp.v1.AttemptReport.attempt:type_name -> hwp.v1.AttemptRef
 	10, // 13: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
 	11, // 14: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
-	11, // 15: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
-	1,  // 16: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
-	3,  // 17: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
-	13, // 18: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
-	0,  // 19: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 15: hwp.v1.AttemptReport.masked:type_name -> hwp.v1.AttemptReport.MaskedEntry
+	11, // 16: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
+	1,  // 17: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
+	3,  // 18: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
+	13, // 19: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
+	0,  // 20: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_agent_proto_init() }
@@ -1477,7 +1492,7 @@ func file_hwp_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_agent_proto_rawDesc), len(file_hwp_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

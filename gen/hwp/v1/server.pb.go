@@ -381,7 +381,9 @@ type Assign struct {
 	// Whether the server may hand the job out again: then the agent ends it before its lease runs out.
 	Retryable bool `protobuf:"varint,7,opt,name=retryable,proto3" json:"retryable,omitempty"`
 	// What is reserved for the attempt; limits where the machine can enforce them. Not set: nothing.
-	Reserved      *Capacity `protobuf:"bytes,8,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	Reserved *Capacity `protobuf:"bytes,8,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	// Why the attempt cannot run, when the server knows already; the agent reports it as the end of the attempt.
+	Problem       string `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,6 +474,13 @@ func (x *Assign) GetReserved() *Capacity {
 	return nil
 }
 
+func (x *Assign) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Step is a process to run.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -486,7 +495,11 @@ type Step struct {
 	// How long it may run, in nanoseconds; 0: without limit of its own.
 	Timeout int64 `protobuf:"varint,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// The time between SIGTERM and SIGKILL, in nanoseconds; 0 for 10 seconds.
-	Grace         int64 `protobuf:"varint,6,opt,name=grace,proto3" json:"grace,omitempty"`
+	Grace int64 `protobuf:"varint,6,opt,name=grace,proto3" json:"grace,omitempty"`
+	// The secrets that it gets. The agent keeps them in memory alone.
+	Secrets []*StepSecret `protobuf:"bytes,7,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// The terminal that it runs on; not set: none.
+	Terminal      *TerminalSize `protobuf:"bytes,8,opt,name=terminal,proto3" json:"terminal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -563,6 +576,148 @@ func (x *Step) GetGrace() int64 {
 	return 0
 }
 
+func (x *Step) GetSecrets() []*StepSecret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *Step) GetTerminal() *TerminalSize {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+// StepSecret is a secret that a step gets. Its value is replaced in everything that leaves the agent.
+type StepSecret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, by which replacements are counted.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The variable that has the value, or the path of the file.
+	Env string `protobuf:"bytes,2,opt,name=env,proto3" json:"env,omitempty"`
+	// Whether the value is given in a file.
+	File bool `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
+	// The value.
+	Value         []byte `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepSecret) Reset() {
+	*x = StepSecret{}
+	mi := &file_hwp_v1_server_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepSecret) ProtoMessage() {}
+
+func (x *StepSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_server_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepSecret.ProtoReflect.Descriptor instead.
+func (*StepSecret) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StepSecret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StepSecret) GetEnv() string {
+	if x != nil {
+		return x.Env
+	}
+	return ""
+}
+
+func (x *StepSecret) GetFile() bool {
+	if x != nil {
+		return x.File
+	}
+	return false
+}
+
+func (x *StepSecret) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+// TerminalSize is the size of a terminal in characters.
+type TerminalSize struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its width.
+	Columns int32 `protobuf:"varint,1,opt,name=columns,proto3" json:"columns,omitempty"`
+	// Its height.
+	Rows          int32 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalSize) Reset() {
+	*x = TerminalSize{}
+	mi := &file_hwp_v1_server_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalSize) ProtoMessage() {}
+
+func (x *TerminalSize) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_server_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
+func (*TerminalSize) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TerminalSize) GetColumns() int32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+func (x *TerminalSize) GetRows() int32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
 // Cancel stops an attempt or a step.
 type Cancel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -578,7 +733,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_hwp_v1_server_proto_msgTypes[5]
+	mi := &file_hwp_v1_server_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +745,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[5]
+	mi := &file_hwp_v1_server_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +758,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{5}
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cancel) GetAttempt() *AttemptRef {
@@ -642,7 +797,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_hwp_v1_server_proto_msgTypes[6]
+	mi := &file_hwp_v1_server_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +809,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[6]
+	mi := &file_hwp_v1_server_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +822,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{6}
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogAck) GetAttempt() *AttemptRef {
@@ -702,7 +857,7 @@ type ServerDrain struct {
 
 func (x *ServerDrain) Reset() {
 	*x = ServerDrain{}
-	mi := &file_hwp_v1_server_proto_msgTypes[7]
+	mi := &file_hwp_v1_server_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +869,7 @@ func (x *ServerDrain) String() string {
 func (*ServerDrain) ProtoMessage() {}
 
 func (x *ServerDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[7]
+	mi := &file_hwp_v1_server_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +882,7 @@ func (x *ServerDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerDrain.ProtoReflect.Descriptor instead.
 func (*ServerDrain) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{7}
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ServerDrain) GetReconnectAfter() *durationpb.Duration {
@@ -746,7 +901,7 @@ type ServerHeartbeat struct {
 
 func (x *ServerHeartbeat) Reset() {
 	*x = ServerHeartbeat{}
-	mi := &file_hwp_v1_server_proto_msgTypes[8]
+	mi := &file_hwp_v1_server_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +913,7 @@ func (x *ServerHeartbeat) String() string {
 func (*ServerHeartbeat) ProtoMessage() {}
 
 func (x *ServerHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_server_proto_msgTypes[8]
+	mi := &file_hwp_v1_server_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +926,7 @@ func (x *ServerHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerHeartbeat.ProtoReflect.Descriptor instead.
 func (*ServerHeartbeat) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_server_proto_rawDescGZIP(), []int{8}
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{10}
 }
 
 var File_hwp_v1_server_proto protoreflect.FileDescriptor
@@ -796,7 +951,7 @@ const file_hwp_v1_server_proto_rawDesc = "" +
 	"\averdict\x18\x02 \x01(\x0e2\x0f.hwp.v1.VerdictR\averdict\x12\x1d\n" +
 	"\n" +
 	"log_offset\x18\x03 \x01(\x04R\tlogOffset\x12\x1b\n" +
-	"\tlog_ended\x18\x04 \x01(\bR\blogEnded\"\x8f\x02\n" +
+	"\tlog_ended\x18\x04 \x01(\bR\blogEnded\"\xa9\x02\n" +
 	"\x06Assign\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\"\n" +
 	"\x05steps\x18\x02 \x03(\v2\f.hwp.v1.StepR\x05steps\x12\x18\n" +
@@ -805,7 +960,8 @@ const file_hwp_v1_server_proto_rawDesc = "" +
 	"\tnamespace\x18\x05 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05queue\x18\x06 \x01(\tR\x05queue\x12\x1c\n" +
 	"\tretryable\x18\a \x01(\bR\tretryable\x12,\n" +
-	"\breserved\x18\b \x01(\v2\x10.hwp.v1.CapacityR\breserved\"\xe0\x01\n" +
+	"\breserved\x18\b \x01(\v2\x10.hwp.v1.CapacityR\breserved\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\"\xc0\x02\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x12'\n" +
@@ -813,10 +969,21 @@ const file_hwp_v1_server_proto_rawDesc = "" +
 	"\vworking_dir\x18\x04 \x01(\tR\n" +
 	"workingDir\x12\x18\n" +
 	"\atimeout\x18\x05 \x01(\x03R\atimeout\x12\x14\n" +
-	"\x05grace\x18\x06 \x01(\x03R\x05grace\x1a6\n" +
+	"\x05grace\x18\x06 \x01(\x03R\x05grace\x12,\n" +
+	"\asecrets\x18\a \x03(\v2\x12.hwp.v1.StepSecretR\asecrets\x120\n" +
+	"\bterminal\x18\b \x01(\v2\x14.hwp.v1.TerminalSizeR\bterminal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"`\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
+	"\n" +
+	"StepSecret\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03env\x18\x02 \x01(\tR\x03env\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\bR\x04file\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\fR\x05value\"<\n" +
+	"\fTerminalSize\x12\x18\n" +
+	"\acolumns\x18\x01 \x01(\x05R\acolumns\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x05R\x04rows\"`\n" +
 	"\x06Cancel\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x05R\x04step\x12\x14\n" +
@@ -849,7 +1016,7 @@ func file_hwp_v1_server_proto_rawDescGZIP() []byte {
 }
 
 var file_hwp_v1_server_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hwp_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_hwp_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_hwp_v1_server_proto_goTypes = []any{
 	(Verdict)(0),                // 0: hwp.v1.Verdict
 	(*ServerMessage)(nil),       // 1: hwp.v1.ServerMessage
@@ -857,38 +1024,42 @@ var file_hwp_v1_server_proto_goTypes = []any{
 	(*AttemptVerdict)(nil),      // 3: hwp.v1.AttemptVerdict
 	(*Assign)(nil),              // 4: hwp.v1.Assign
 	(*Step)(nil),                // 5: hwp.v1.Step
-	(*Cancel)(nil),              // 6: hwp.v1.Cancel
-	(*LogAck)(nil),              // 7: hwp.v1.LogAck
-	(*ServerDrain)(nil),         // 8: hwp.v1.ServerDrain
-	(*ServerHeartbeat)(nil),     // 9: hwp.v1.ServerHeartbeat
-	nil,                         // 10: hwp.v1.Step.EnvEntry
-	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
-	(*AttemptRef)(nil),          // 12: hwp.v1.AttemptRef
-	(*Capacity)(nil),            // 13: hwp.v1.Capacity
+	(*StepSecret)(nil),          // 6: hwp.v1.StepSecret
+	(*TerminalSize)(nil),        // 7: hwp.v1.TerminalSize
+	(*Cancel)(nil),              // 8: hwp.v1.Cancel
+	(*LogAck)(nil),              // 9: hwp.v1.LogAck
+	(*ServerDrain)(nil),         // 10: hwp.v1.ServerDrain
+	(*ServerHeartbeat)(nil),     // 11: hwp.v1.ServerHeartbeat
+	nil,                         // 12: hwp.v1.Step.EnvEntry
+	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*AttemptRef)(nil),          // 14: hwp.v1.AttemptRef
+	(*Capacity)(nil),            // 15: hwp.v1.Capacity
 }
 var file_hwp_v1_server_proto_depIdxs = []int32{
 	2,  // 0: hwp.v1.ServerMessage.welcome:type_name -> hwp.v1.Welcome
-	6,  // 1: hwp.v1.ServerMessage.cancel:type_name -> hwp.v1.Cancel
-	7,  // 2: hwp.v1.ServerMessage.log_ack:type_name -> hwp.v1.LogAck
-	8,  // 3: hwp.v1.ServerMessage.drain:type_name -> hwp.v1.ServerDrain
-	9,  // 4: hwp.v1.ServerMessage.heartbeat:type_name -> hwp.v1.ServerHeartbeat
-	11, // 5: hwp.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	11, // 6: hwp.v1.Welcome.lease:type_name -> google.protobuf.Duration
+	8,  // 1: hwp.v1.ServerMessage.cancel:type_name -> hwp.v1.Cancel
+	9,  // 2: hwp.v1.ServerMessage.log_ack:type_name -> hwp.v1.LogAck
+	10, // 3: hwp.v1.ServerMessage.drain:type_name -> hwp.v1.ServerDrain
+	11, // 4: hwp.v1.ServerMessage.heartbeat:type_name -> hwp.v1.ServerHeartbeat
+	13, // 5: hwp.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	13, // 6: hwp.v1.Welcome.lease:type_name -> google.protobuf.Duration
 	3,  // 7: hwp.v1.Welcome.verdicts:type_name -> hwp.v1.AttemptVerdict
-	12, // 8: hwp.v1.AttemptVerdict.attempt:type_name -> hwp.v1.AttemptRef
+	14, // 8: hwp.v1.AttemptVerdict.attempt:type_name -> hwp.v1.AttemptRef
 	0,  // 9: hwp.v1.AttemptVerdict.verdict:type_name -> hwp.v1.Verdict
-	12, // 10: hwp.v1.Assign.attempt:type_name -> hwp.v1.AttemptRef
+	14, // 10: hwp.v1.Assign.attempt:type_name -> hwp.v1.AttemptRef
 	5,  // 11: hwp.v1.Assign.steps:type_name -> hwp.v1.Step
-	13, // 12: hwp.v1.Assign.reserved:type_name -> hwp.v1.Capacity
-	10, // 13: hwp.v1.Step.env:type_name -> hwp.v1.Step.EnvEntry
-	12, // 14: hwp.v1.Cancel.attempt:type_name -> hwp.v1.AttemptRef
-	12, // 15: hwp.v1.LogAck.attempt:type_name -> hwp.v1.AttemptRef
-	11, // 16: hwp.v1.ServerDrain.reconnect_after:type_name -> google.protobuf.Duration
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 12: hwp.v1.Assign.reserved:type_name -> hwp.v1.Capacity
+	12, // 13: hwp.v1.Step.env:type_name -> hwp.v1.Step.EnvEntry
+	6,  // 14: hwp.v1.Step.secrets:type_name -> hwp.v1.StepSecret
+	7,  // 15: hwp.v1.Step.terminal:type_name -> hwp.v1.TerminalSize
+	14, // 16: hwp.v1.Cancel.attempt:type_name -> hwp.v1.AttemptRef
+	14, // 17: hwp.v1.LogAck.attempt:type_name -> hwp.v1.AttemptRef
+	13, // 18: hwp.v1.ServerDrain.reconnect_after:type_name -> google.protobuf.Duration
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_server_proto_init() }
@@ -910,7 +1081,7 @@ func file_hwp_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_server_proto_rawDesc), len(file_hwp_v1_server_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -31,7 +31,8 @@ func AppendState(b []byte, j *job.Job) []byte {
 	b = appendString(b, 12, j.Cancel.Actor)
 	b = appendString(b, 13, j.Cancel.Reason)
 	b = appendBool(b, 14, j.Cancel.Force)
-	return appendBool(b, 15, j.Silent)
+	b = appendBool(b, 15, j.Silent)
+	return appendNumbers(b, 16, j.Masked)
 }
 
 func begun(s job.StepStatus) bool { return s != job.StepStatus{State: job.StepPending} }
@@ -80,6 +81,8 @@ func DecodeState(record []byte, j *job.Job) error {
 			j.Cancel.Force = v.number != 0
 		case 15:
 			j.Silent = v.number != 0
+		case 16:
+			err = addNumber(&j.Masked, v.bytes)
 		}
 		return err
 	})

@@ -128,6 +128,37 @@ func appendStrings(b []byte, num protowire.Number, m map[string]string) []byte {
 	return b
 }
 
+// appendNumbers is appendStrings for numbers.
+func appendNumbers[T int32 | uint64](b []byte, num protowire.Number, m map[string]T) []byte {
+	if len(m) == 0 {
+		return b
+	}
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		b = appendMessage(b, num, func(b []byte) []byte { return appendNumber(appendString(b, 1, key), 2, m[key]) })
+	}
+	return b
+}
+
+// addNumber reads one entry of a map.
+func addNumber[T int32 | uint64](m *map[string]T, b []byte) error {
+	var key string
+	var n T
+	err := message(b, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			key = string(v.bytes)
+		case 2:
+			n = T(v.number)
+		}
+		return nil
+	})
+	if *m == nil {
+		*m = make(map[string]T)
+	}
+	(*m)[key] = n
+	return err
+}
+
 // addString reads one entry of a map.
 func addString(m *map[string]string, b []byte) error {
 	var key, val string

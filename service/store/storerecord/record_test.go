@@ -66,7 +66,14 @@ func drawSpec(t *rapid.T) *job.Spec {
 		s.Steps = append(s.Steps, job.Step{
 			Name: text().Draw(t, "step"), Argv: list(t, "argv"), Script: text().Draw(t, "script"), Shell: list(t, "shell"),
 			Env: strings1(t, "step env"), WorkingDir: text().Draw(t, "dir"), Timeout: duration(t, "step timeout"), Grace: duration(t, "grace"),
+			Terminal: rapid.SampledFrom([]*job.Terminal{nil, {}, {Columns: 80, Rows: 24}}).Draw(t, "terminal"),
 		})
+		step := &s.Steps[len(s.Steps)-1]
+		for range rapid.IntRange(0, 2).Draw(t, "secrets") {
+			step.Secrets = append(step.Secrets, job.SecretRef{
+				Name: text().Draw(t, "secret"), Env: text().Draw(t, "secret env"), File: rapid.Bool().Draw(t, "secret file"),
+			})
+		}
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "constraints") {
 		s.Constraints = append(s.Constraints, job.Constraint{
@@ -85,6 +92,9 @@ func TestJobsComeBackAsTheyWere(t *testing.T) {
 			Worker: job.WorkerID(text().Draw(t, "worker")), Created: instant(t, "created"), Started: instant(t, "started"),
 			Ended: instant(t, "ended"), NextAttempt: instant(t, "next"), Revision: rapid.Int32().Draw(t, "revision"), Silent: rapid.Bool().Draw(t, "silent"),
 			Cancel: job.CancelRequest{Actor: text().Draw(t, "actor"), Reason: text().Draw(t, "reason"), Force: rapid.Bool().Draw(t, "force")},
+		}
+		if rapid.Bool().Draw(t, "masked") {
+			j.Masked = map[string]uint64{text().Draw(t, "secret"): rapid.Uint64().Draw(t, "times"), "none": 0}
 		}
 		for range j.Spec.Steps {
 			j.Steps = append(j.Steps, job.StepStatus{

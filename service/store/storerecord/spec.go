@@ -1,9 +1,7 @@
 package storerecord
 
 import (
-	"maps"
 	"math"
-	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -86,7 +84,14 @@ func appendStep(b []byte, s *job.Step) []byte {
 	b = appendStrings(b, 5, s.Env)
 	b = appendString(b, 6, s.WorkingDir)
 	b = appendNumber(b, 7, int64(s.Timeout))
-	return appendNumber(b, 8, int64(s.Grace))
+	b = appendNumber(b, 8, int64(s.Grace))
+	for i := range s.Secrets {
+		b = appendMessage(b, 9, func(b []byte) []byte { return appendSecretRef(b, &s.Secrets[i]) })
+	}
+	if s.Terminal != nil {
+		b = appendMessage(b, 10, func(b []byte) []byte { return appendNumber(appendNumber(b, 1, s.Terminal.Columns), 2, s.Terminal.Rows) })
+	}
+	return b
 }
 
 func addStep(spec *job.Spec, b []byte) error {
@@ -109,6 +114,10 @@ func addStep(spec *job.Spec, b []byte) error {
 			s.Timeout = v.duration()
 		case 8:
 			s.Grace = v.duration()
+		case 9:
+			err = addSecretRef(&s, v.bytes)
+		case 10:
+			s.Terminal, err = decodeTerminal(v.bytes)
 		}
 		return err
 	})
@@ -119,16 +128,44 @@ func addStep(spec *job.Spec, b []byte) error {
 	return err
 }
 
+func appendSecretRef(b []byte, r *job.SecretRef) []byte {
+	return appendBool(appendString(appendString(b, 1, r.Name), 2, r.Env), 3, r.File)
+}
+
+func addSecretRef(s *job.Step, b []byte) error {
+	var r job.SecretRef
+	err := message(b, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			r.Name = string(v.bytes)
+		case 2:
+			r.Env = string(v.bytes)
+		case 3:
+			r.File = v.number != 0
+		}
+		return nil
+	})
+	s.Secrets = append(s.Secrets, r)
+	return err
+}
+
+func decodeTerminal(b []byte) (*job.Terminal, error) {
+	t := new(job.Terminal)
+	return t, message(b, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			t.Columns = v.int32()
+		case 2:
+			t.Rows = v.int32()
+		}
+		return nil
+	})
+}
+
 func appendResources(b []byte, r job.Resources) []byte {
 	b = appendNumber(b, 1, r.MilliCPU)
 	b = appendNumber(b, 2, r.MemoryMiB)
-	if len(r.Extras) == 0 {
-		return b
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.Extras)) {
-		b = appendMessage(b, 3, func(b []byte) []byte { return appendNumber(appendString(b, 1, name), 2, r.Extras[name]) })
-	}
-	return b
+	return appendNumbers(b, 3, r.Extras)
 }
 
 func decodeResources(b []byte) (job.Resources, error) {
@@ -140,30 +177,11 @@ func decodeResources(b []byte) (job.Resources, error) {
 		case 2:
 			r.MemoryMiB = v.int32()
 		case 3:
-			return addExtra(&r, v.bytes)
+			return addNumber(&r.Extras, v.bytes)
 		}
 		return nil
 	})
 	return r, err
-}
-
-func addExtra(r *job.Resources, b []byte) error {
-	var name string
-	var n int32
-	err := message(b, func(num protowire.Number, v value) error {
-		switch num {
-		case 1:
-			name = string(v.bytes)
-		case 2:
-			n = v.int32()
-		}
-		return nil
-	})
-	if r.Extras == nil {
-		r.Extras = make(map[string]int32)
-	}
-	r.Extras[name] = n
-	return err
 }
 
 func appendConstraint(b []byte, c *job.Constraint) []byte {

@@ -1,0 +1,28 @@
+package agent
+
+import (
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// peer returns the id of the process at the other end.
+func peer(conn *net.UnixConn) (int, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var credentials *unix.Ucred
+	var problem error
+	err = raw.Control(func(fd uintptr) {
+		credentials, problem = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err == nil {
+		err = problem
+	}
+	if err != nil {
+		return 0, fmt.Errorf("the kernel does not say which process calls: %w", err)
+	}
+	return int(credentials.Pid), nil
+}

@@ -1,0 +1,48 @@
+package api
+
+import (
+	"cmp"
+	"context"
+
+	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/secrets"
+)
+
+// secretService serves hodei.v1.SecretService. No answer of it has a value.
+type secretService struct{ secrets *secrets.Secrets }
+
+func (s *secretService) SetSecret(ctx context.Context, req *hodeiv1.SetSecretRequest) (*hodeiv1.SetSecretResponse, error) {
+	secret, warnings, err := s.secrets.Set(ctx, namespace(req), req.GetName(), req.GetValue())
+	if err != nil {
+		return nil, err
+	}
+	return &hodeiv1.SetSecretResponse{Secret: secretToProto(&secret), Warnings: warnings}, nil
+}
+
+func (s *secretService) ListSecrets(ctx context.Context, req *hodeiv1.ListSecretsRequest) (*hodeiv1.ListSecretsResponse, error) {
+	all, err := s.secrets.List(ctx, namespace(req))
+	if err != nil {
+		return nil, err
+	}
+	res := &hodeiv1.ListSecretsResponse{}
+	for i := range all {
+		res.Secrets = append(res.Secrets, secretToProto(&all[i]))
+	}
+	return res, nil
+}
+
+func (s *secretService) DeleteSecret(ctx context.Context, req *hodeiv1.DeleteSecretRequest) (*hodeiv1.DeleteSecretResponse, error) {
+	return &hodeiv1.DeleteSecretResponse{}, s.secrets.Delete(ctx, namespace(req), req.GetName())
+}
+
+// namespace is the tenant that a request names.
+func namespace(req interface{ GetNamespace() string }) string {
+	return cmp.Or(req.GetNamespace(), job.DefaultNamespace)
+}
+
+func secretToProto(s *secrets.Secret) *hodeiv1.Secret {
+	return &hodeiv1.Secret{
+		Namespace: s.Namespace, Name: s.Name, Version: s.Version, CreateTime: timestamp(s.Created), UpdateTime: timestamp(s.Updated),
+	}
+}
