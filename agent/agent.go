@@ -84,7 +84,7 @@ func (c Config) withDefaults() (Config, error) {
 	labels := map[string]string{"os": runtime.GOOS, "arch": runtime.GOARCH, "hostname": host}
 	maps.Copy(labels, c.Labels)
 	c.Labels = labels
-	if c.SpoolLimitBytes == 0 {
+	if c.SpoolLimitBytes <= 0 {
 		c.SpoolLimitBytes = defaultSpoolLimit
 	}
 	if c.Version == "" {

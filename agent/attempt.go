@@ -105,6 +105,7 @@ func (t *attempt) finish(outcome *hwpv1.Outcome, decisive int) {
 		Masked: t.masks.Counts(),
 	}
 	if t.spool != nil {
+		t.final.LogBytes = t.spool.written()
 		t.spool.close("")
 	} else {
 		t.logAcked.Store(true) // there is no log to be acknowledged
@@ -147,17 +148,20 @@ func (t *attempt) openOutput() *spool {
 	return t.spool
 }
 
-// restoreOutput takes over the output of a former life of the agent.
-func (t *attempt) restoreOutput(finished bool) error {
+// restoreOutput takes over the output of a former life of the agent. end is the report of the attempt's end, nil when it had none.
+func (t *attempt) restoreOutput(end *hwpv1.AttemptReport) error {
 	out, err := openSpool(t.spoolConfig())
 	if err != nil {
 		return err
 	}
 	t.spool = out
-	if finished {
-		out.close("")
-	} else {
+	switch {
+	case end == nil:
 		out.close("the agent was restarted while the job ran")
+	case out.written() < end.GetLogBytes():
+		out.close("the worker's machine ended before its disk had all output")
+	default:
+		out.close("")
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/hodei-jobs/hodei/agent/mask"
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 )
@@ -128,10 +130,34 @@ func (s *shipper) piece(t *attempt) (*hwpv1.AgentMessage, int) {
 	if r == nil {
 		return nil, 0
 	}
+	data, encoding := compressed(r.data)
 	return &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_LogChunk{LogChunk: &hwpv1.LogChunk{
 		JobId: t.ref.GetJobId(), Attempt: t.ref.GetAttempt(), Epoch: t.ref.GetEpoch(),
-		Step: r.key.step, Stream: r.key.stream, Timestamp: r.time, Data: r.data, Offset: offset, Sequence: sequence,
-	}}}, len(r.data)
+		Step: r.key.step, Stream: r.key.stream, Timestamp: r.time, Data: data, Encoding: encoding, Offset: offset, Sequence: sequence,
+	}}}, len(data)
+}
+
+// minCompressed is the size from which on compressing is tried.
+const minCompressed = 512
+
+// compressor is for chunks, so it looks no further back than they are long.
+var compressor = sync.OnceValue(func() *zstd.Encoder {
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(chunkBytes), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic(err) //nolint:forbidigo // the options are constants
+	}
+	return encoder
+})
+
+// compressed returns data as it is sent: compressed, where that makes it shorter by an eighth at least.
+func compressed(data []byte) ([]byte, hwpv1.LogEncoding) {
+	if len(data) >= minCompressed {
+		if short := compressor().EncodeAll(data, make([]byte, 0, len(data)/2)); len(short) <= len(data)-len(data)/8 {
+			return short, hwpv1.LogEncoding_LOG_ENCODING_ZSTD
+		}
+	}
+	return data, hwpv1.LogEncoding_LOG_ENCODING_UNSPECIFIED
 }
 
 // end is the LogEnd of an attempt, once in a session and only when everything before it was sent.

@@ -45,7 +45,7 @@ func (s *slots) restore(attempts []journaled) error {
 		known[filepath.Base(t.dir())] = true
 		if former.ended.GetSilent() {
 			t.logAcked.Store(true)
-		} else if err := t.restoreOutput(former.ended != nil); err != nil {
+		} else if err := t.restoreOutput(former.ended); err != nil {
 			return err
 		}
 		if t.final = former.ended; t.final == nil {

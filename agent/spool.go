@@ -1,18 +1,16 @@
 package agent
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +31,10 @@ type spool struct {
 	segments []*segment
 	end      uint64 // bytes written
 	acked    uint64
-	totals   map[streamKey]*streamTotal
-	closed   bool // no more writes
+	totals   totals
+	unproven bool   // what a former life wrote is not known for every stream
+	encoded  []byte // memory for a record
+	closed   bool   // no more writes
 	missing  string
 	dropped  bool // the server does not want it
 
@@ -60,16 +60,6 @@ type segment struct {
 	size       int64
 }
 
-type streamKey struct {
-	step   int32
-	stream hwpv1.LogStream
-}
-
-type streamTotal struct {
-	bytes uint64
-	hash  hash.Hash
-}
-
 const (
 	segmentBytes = 8 << 20
 	// recordHeader is: length (4), checksum of the rest (4), step (4), stream (1), nanoseconds (8); the data follows.
@@ -81,54 +71,93 @@ const (
 // errDropped tells a writer that nobody wants the output any more.
 var errDropped = errors.New("the output is not wanted any more")
 
-// openSpool opens a spool with what a former life of the agent has left in it.
+// openSpool opens a spool with what a former life of the agent has left in it: a true prefix of what was written.
 func openSpool(config spoolConfig) (*spool, error) {
 	s := newSpool(config)
-	names, err := filepath.Glob(filepath.Join(config.dir, "*.log"))
+	starts, err := segmentStarts(config.dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
-		if err := s.adopt(name); err != nil {
+	for i, start := range starts {
+		if i > 0 && start != s.end { // what came before was not on the disk when the machine ended
+			if err := removeSegments(config.dir, starts[i:]); err != nil {
+				return nil, err
+			}
+			break
+		}
+		if err := s.adopt(start); err != nil {
 			return nil, err
 		}
 	}
-	slices.SortFunc(s.segments, func(a, b *segment) int { return int(int64(a.start) - int64(b.start)) })
-	if n := len(s.segments); n > 0 {
-		s.end, s.acked = s.segments[n-1].end, s.segments[0].start
+	if len(s.segments) > 0 {
+		s.acked = s.segments[0].start
 	}
 	s.seek(s.acked)
 	return s, nil
 }
 
+// segmentStarts returns where the segments in a folder begin, in order.
+func segmentStarts(dir string) ([]uint64, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+segmentSuffix))
+	if err != nil {
+		return nil, err
+	}
+	var starts []uint64
+	for _, name := range names {
+		start, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), segmentSuffix), 10, 64)
+		if err == nil { // else it is not one of ours
+			starts = append(starts, start)
+		}
+	}
+	slices.Sort(starts)
+	return starts, nil
+}
+
+const segmentSuffix = ".log"
+
+func segmentPath(dir string, start uint64) string {
+	return filepath.Join(dir, strconv.FormatUint(start, 10)+segmentSuffix)
+}
+
+func removeSegments(dir string, starts []uint64) error {
+	var problems []error
+	for _, start := range starts {
+		problems = append(problems, os.Remove(segmentPath(dir, start)))
+	}
+	return errors.Join(problems...)
+}
+
 // newSpool makes an empty spool; its folder is made with the first byte.
 func newSpool(config spoolConfig) *spool {
-	s := &spool{spoolConfig: config, totals: make(map[streamKey]*streamTotal)}
+	s := &spool{spoolConfig: config, totals: make(totals)}
 	s.room = sync.NewCond(&s.mu)
 	return s
 }
 
-// adopt takes in a segment of a former life and cuts a torn record off its end.
-func (s *spool) adopt(name string) error {
-	base := filepath.Base(name)
-	start, err := strconv.ParseUint(base[:len(base)-len(".log")], 10, 64)
-	if err != nil {
-		return nil //nolint:nilerr // not one of ours
-	}
-	file, err := os.OpenFile(name, os.O_RDWR, 0o600)
+// adopt takes in the next segment of a former life and cuts a torn record off its end.
+func (s *spool) adopt(start uint64) error {
+	file, err := os.OpenFile(segmentPath(s.dir, start), os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("opening spooled output: %w", err)
 	}
 	g := &segment{start: start, end: start, file: file}
+	known := len(s.segments) > 0
 	for {
 		r, err := g.read(g.size)
 		if err != nil {
 			break
 		}
-		g.end += uint64(len(r.data))
+		switch {
+		case r.key.stream != checkpoint:
+			s.totals.add(r)
+			g.end += uint64(len(r.data))
+		case !known:
+			known = s.totals.restore(r.data)
+		}
 		g.size += recordHeader + int64(len(r.data))
 	}
-	s.segments = append(s.segments, g)
+	s.unproven = s.unproven || !known
+	s.segments, s.end = append(s.segments, g), g.end
 	return file.Truncate(g.size)
 }
 
@@ -139,15 +168,24 @@ type record struct {
 	data []byte
 }
 
-func encodeRecord(r record) []byte {
-	b := make([]byte, recordHeader, recordHeader+len(r.data))
-	binary.BigEndian.PutUint32(b, uint32(len(r.data)))
-	binary.BigEndian.PutUint32(b[8:], uint32(r.key.step))
-	b[12] = byte(r.key.stream)
-	binary.BigEndian.PutUint64(b[13:], uint64(r.time))
+func appendRecord(b []byte, r record) []byte {
+	start := len(b)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.data)))
+	b = append(b, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, uint32(r.key.step))
+	b = append(b, byte(r.key.stream))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.time))
 	b = append(b, r.data...)
-	binary.BigEndian.PutUint32(b[4:], crc32.ChecksumIEEE(b[8:]))
+	binary.BigEndian.PutUint32(b[start+4:], crc32.ChecksumIEEE(b[start+8:]))
 	return b
+}
+
+// output is how many bytes of output the record has.
+func (r *record) output() uint64 {
+	if r.key.stream == checkpoint {
+		return 0
+	}
+	return uint64(len(r.data))
 }
 
 // read reads the record at a position of the segment's file; io.EOF when there is no whole one.
@@ -186,48 +224,60 @@ func (s *spool) write(step int32, stream hwpv1.LogStream, data []byte) error {
 	if err := s.append(r); err != nil {
 		return err
 	}
-	total := s.totals[r.key]
-	if total == nil {
-		total = &streamTotal{hash: sha256.New()}
-		s.totals[r.key] = total
-	}
-	total.bytes += uint64(len(data))
-	_, _ = total.hash.Write(data) // never fails
+	s.totals.add(r)
 	s.ready()
 	return nil
 }
 
 // append writes a record to the last segment; a record that was written in part is cut off again.
 func (s *spool) append(r record) error {
-	n := len(s.segments)
-	if n == 0 || s.segments[n-1].size >= segmentBytes {
-		file, err := s.create()
+	if n := len(s.segments); n == 0 || s.segments[n-1].size >= segmentBytes {
+		g, err := s.create()
 		if err != nil {
 			return fmt.Errorf("making a file for output: %w", err)
 		}
-		s.segments = append(s.segments, &segment{start: s.end, end: s.end, file: file})
-		n++
+		s.segments = append(s.segments, g)
 	}
-	g := s.segments[n-1]
-	encoded := encodeRecord(r)
-	if _, err := g.file.WriteAt(encoded, g.size); err != nil {
-		return errors.Join(fmt.Errorf("writing output to %s: %w", g.file.Name(), err), g.file.Truncate(g.size))
+	g := s.segments[len(s.segments)-1]
+	position := g.size
+	if err := s.put(g, r); err != nil {
+		return err
 	}
-	g.size += int64(len(encoded))
 	g.end += uint64(len(r.data))
 	s.end = g.end
 	if s.reading == nil {
-		s.reading, s.position = g, g.size-int64(len(encoded))
+		s.reading, s.position = g, position
 	}
 	return nil
 }
 
-// create makes the file of the next segment.
-func (s *spool) create() (*os.File, error) {
+func (s *spool) put(g *segment, r record) error {
+	s.encoded = appendRecord(s.encoded[:0], r)
+	if _, err := g.file.WriteAt(s.encoded, g.size); err != nil {
+		return errors.Join(fmt.Errorf("writing output to %s: %w", g.file.Name(), err), g.file.Truncate(g.size))
+	}
+	g.size += int64(len(s.encoded))
+	return nil
+}
+
+// create makes the next segment. It begins with what the streams came to before it, because the segments before it go.
+func (s *spool) create() (*segment, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(s.dir, strconv.FormatUint(s.end, 10)+".log"), os.O_CREATE|os.O_RDWR, 0o600)
+	path := segmentPath(s.dir, s.end)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	g := &segment{start: s.end, end: s.end, file: file}
+	if s.unproven {
+		return g, nil
+	}
+	if err := s.put(g, record{key: streamKey{stream: checkpoint}, data: s.totals.encode()}); err != nil {
+		return nil, errors.Join(err, file.Close(), os.Remove(path))
+	}
+	return g, nil
 }
 
 // account keeps this spool's part of flying right; the caller holds the lock.
@@ -235,6 +285,13 @@ func (s *spool) account() {
 	flying := int64(s.sent - min(s.acked, s.sent))
 	s.flying.Add(flying - s.counted)
 	s.counted = flying
+}
+
+// written returns how many bytes of output there are.
+func (s *spool) written() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end
 }
 
 // close says that there will be no more output. missing says why some may be lost, empty when none is.
@@ -257,10 +314,10 @@ func (s *spool) seek(offset uint64) {
 	}
 	for s.reading != nil && s.sent < offset {
 		r, err := s.reading.read(s.position)
-		if err != nil || s.sent+uint64(len(r.data)) > offset {
+		if err != nil || s.sent+r.output() > offset {
 			return
 		}
-		s.sent += uint64(len(r.data))
+		s.sent += r.output()
 		s.position += recordHeader + int64(len(r.data))
 	}
 }
@@ -292,6 +349,10 @@ func (s *spool) next(limit int) (*record, uint64, uint64) {
 		r, err := s.reading.read(s.position)
 		if err != nil {
 			break
+		}
+		if r.key.stream == checkpoint {
+			s.position += recordHeader + int64(len(r.data))
+			continue
 		}
 		if joined != nil && (joined.key != r.key || len(joined.data)+len(r.data) > limit) {
 			break
@@ -354,14 +415,9 @@ func (s *spool) logEnd() *hwpv1.LogEnd {
 		return nil
 	}
 	end := &hwpv1.LogEnd{TotalBytes: s.end, Missing: s.missing}
-	for key, total := range s.totals {
-		end.Streams = append(end.Streams, &hwpv1.StreamTotal{
-			Step: key.step, Stream: key.stream, TotalBytes: total.bytes, Sha256: total.hash.Sum(nil),
-		})
+	if !s.unproven {
+		end.Streams = s.totals.toProto()
 	}
-	slices.SortFunc(end.Streams, func(a, b *hwpv1.StreamTotal) int {
-		return bytes.Compare([]byte{byte(a.GetStep()), byte(a.GetStream())}, []byte{byte(b.GetStep()), byte(b.GetStream())})
-	})
 	return end
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
@@ -60,9 +61,9 @@ func TestSpoolLosesNothing(t *testing.T) {
 		}
 		s := open()
 		var written []byte
+		streams := make(totals)
 		var server receiver
 		var durable uint64
-		restarted := false
 		for range rapid.IntRange(1, 60).Draw(t, "length") {
 			switch rapid.IntRange(0, 5).Draw(t, "event") {
 			case 0, 1:
@@ -71,10 +72,12 @@ func TestSpoolLosesNothing(t *testing.T) {
 					piece = bytes.Repeat(piece, 1<<17/len(piece))
 				}
 				stream := rapid.SampledFrom([]hwpv1.LogStream{stdout, stderr}).Draw(t, "stream")
-				if err := s.write(rapid.Int32Range(0, 2).Draw(t, "step"), stream, piece); err != nil {
+				step := rapid.Int32Range(0, 2).Draw(t, "step")
+				if err := s.write(step, stream, piece); err != nil {
 					t.Fatal(err)
 				}
 				written = append(written, piece...)
+				streams.add(record{key: streamKey{step, stream}, data: piece})
 			case 2:
 				server.take(t, s, rapid.IntRange(1, 100).Draw(t, "limit"))
 			case 3:
@@ -87,7 +90,6 @@ func TestSpoolLosesNothing(t *testing.T) {
 				s = open()
 				server.data = server.data[:durable]
 				s.resume(durable)
-				restarted = true
 			}
 		}
 		if flying := s.flying.Load(); flying != int64(s.sent-min(s.acked, s.sent)) {
@@ -103,12 +105,8 @@ func TestSpoolLosesNothing(t *testing.T) {
 		if end.GetTotalBytes() != uint64(len(written)) {
 			t.Fatalf("the end says %d bytes of %d", end.GetTotalBytes(), len(written))
 		}
-		var sum uint64
-		for _, stream := range end.GetStreams() {
-			sum += stream.GetTotalBytes()
-		}
-		if !restarted && sum != end.GetTotalBytes() {
-			t.Fatalf("the streams have %d bytes together, the log %d", sum, end.GetTotalBytes())
+		if got, want := (&hwpv1.LogEnd{Streams: end.GetStreams()}), (&hwpv1.LogEnd{Streams: streams.toProto()}); !proto.Equal(got, want) {
+			t.Fatalf("the streams are %v, want %v", got, want)
 		}
 	})
 }
@@ -246,4 +244,62 @@ func TestTornSpoolIsATruePrefix(t *testing.T) {
 			t.Fatalf("cut at %d: %q", cut, got)
 		}
 	}
+}
+
+// When the machine ends, what it had not written to its disk is gone, from the middle of the output too: what is left is a prefix.
+func TestSpoolWithAHoleIsATruePrefix(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := openSpool(testSpool(dir, 1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []byte
+	for i := range 3 * segmentBytes / (1 << 20) {
+		piece := bytes.Repeat([]byte{byte(i)}, 1<<20-recordHeader)
+		if err := s.write(0, stdout, piece); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, piece...)
+	}
+	second := segmentPath(dir, s.segments[1].start)
+	if err := os.Truncate(second, segmentBytes/2); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = openSpool(testSpool(dir, 1<<30)); err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	for piece, offset, _ := s.next(1 << 20); piece != nil; piece, offset, _ = s.next(1 << 20) {
+		if offset != uint64(len(got)) {
+			t.Fatalf("a piece lies at %d, after %d bytes", offset, len(got))
+		}
+		got = append(got, piece.data...)
+	}
+	if len(got) <= segmentBytes || len(got) >= 2*segmentBytes || !bytes.HasPrefix(want, got) || s.written() != uint64(len(got)) {
+		t.Errorf("%d bytes are left of %d, the spool says %d, or they are others", len(got), len(want), s.written())
+	}
+	if err := s.write(0, stdout, []byte("goes on")); err != nil {
+		t.Fatal(err)
+	}
+	if piece, offset, _ := s.next(100); string(piece.data) != "goes on" || offset != uint64(len(got)) {
+		t.Errorf("after it comes %q at %d", piece.data, offset)
+	}
+}
+
+func FuzzTotals(f *testing.F) {
+	known := make(totals)
+	known.add(record{key: streamKey{3, stderr}, data: []byte("x")})
+	f.Add(known.encode())
+	f.Add([]byte{0, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got := make(totals)
+		if !got.restore(b) {
+			return
+		}
+		again := make(totals)
+		if !again.restore(got.encode()) || !proto.Equal(&hwpv1.LogEnd{Streams: got.toProto()}, &hwpv1.LogEnd{Streams: again.toProto()}) {
+			t.Errorf("%x became %v and then %v", b, got.toProto(), again.toProto())
+		}
+	})
 }

@@ -71,6 +71,7 @@ func run(args []string) error {
 	})
 	cpus := flags.Float64("cpus", 0, "CPUs for jobs (default: all)")
 	memory := flags.Int("memory-mib", 0, "memory for jobs in MiB (default: all)")
+	spool := flags.Int64("spool-limit-mib", 0, "output of a job that may wait on the disk in MiB; then the job waits (default: 1024)")
 	slots := flags.Int("slots", 0, "jobs at the same time (default: 4 for each CPU, at least 32)")
 	format := flags.String("log-format", "text", "text or json")
 	showVersion := flags.Bool("version", false, "print the version and exit")
@@ -85,6 +86,7 @@ func run(args []string) error {
 		return nil
 	}
 	config.Capacity = agent.Capacity{MilliCPU: int32(*cpus * 1000), MemoryMiB: int32(*memory), Slots: int32(*slots)}
+	config.SpoolLimitBytes = *spool << 20
 	if *tokenFile != "" {
 		data, err := os.ReadFile(*tokenFile)
 		if err != nil {

@@ -18,6 +18,7 @@ func newAgent() *cobra.Command {
 	var config agent.Config
 	var labels []string
 	var cpus float64
+	var spoolMiB int64
 	var format, level, steps string
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -39,6 +40,7 @@ run; the second ends them. The small program hodei-agent does the same.`,
 				return err
 			}
 			config.Capacity.MilliCPU = int32(cpus * 1000)
+			config.SpoolLimitBytes = spoolMiB << 20
 			config.Version = version
 			ctx, drain := drainThenStop(cmd.Context())
 			config.Drain = drain
@@ -56,6 +58,7 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.Float64Var(&cpus, "cpus", 0, "CPUs for jobs (default: all)")
 	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")
 	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 32)")
+	flags.Int64Var(&spoolMiB, "spool-limit-mib", 0, "output of a job that may wait on the disk in MiB; then the job waits (default 1024)")
 	flags.StringVar(&steps, "runner", "process", "what runs steps: process, or none to let them succeed without being run, for benchmarks")
 	addLogFlags(cmd, &format, &level)
 	cmd.AddCommand(newMask())

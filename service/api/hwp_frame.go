@@ -2,7 +2,10 @@ package api
 
 import (
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/service/job"
@@ -115,11 +118,42 @@ func (f *frameContent) addChunk(p *hwpv1.LogChunk) error {
 	if err != nil {
 		return err
 	}
+	data, err := chunkData(p)
+	if err != nil {
+		return err
+	}
 	f.chunks = append(f.chunks, store.Chunk{
 		Ref: store.LogRef{Job: id, Attempt: p.GetAttempt()}, Offset: p.GetOffset(), Step: p.GetStep(), Stream: stream,
-		Time: time.Unix(0, p.GetTimestamp()), Data: p.GetData(),
+		Time: time.Unix(0, p.GetTimestamp()), Data: data,
 	})
 	return nil
+}
+
+// maxChunkBytes bounds a chunk when it is decoded.
+const maxChunkBytes = 1 << 20
+
+var chunkDecoder = sync.OnceValue(func() *zstd.Decoder {
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxChunkBytes), zstd.WithDecoderConcurrency(0))
+	if err != nil {
+		panic(err) //nolint:forbidigo // the options are constants
+	}
+	return decoder
+})
+
+func chunkData(p *hwpv1.LogChunk) ([]byte, error) {
+	switch p.GetEncoding() {
+	case hwpv1.LogEncoding_LOG_ENCODING_UNSPECIFIED:
+		return p.GetData(), nil
+	case hwpv1.LogEncoding_LOG_ENCODING_ZSTD:
+		data, err := chunkDecoder().DecodeAll(p.GetData(), nil)
+		if err != nil || len(data) == 0 {
+			return nil, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "a log chunk of job %q cannot be decoded: %v", p.GetJobId(), err)
+		}
+		return data, nil
+	default:
+		return nil, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
+			"a log chunk has the encoding %d, which this server does not know; install an agent of the server's version", p.GetEncoding())
+	}
 }
 
 func streamFromProto(p hwpv1.LogStream) (store.Stream, error) {

@@ -21,6 +21,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// LogEncoding says how the bytes of a chunk are encoded.
+type LogEncoding int32
+
+const (
+	// As they are.
+	LogEncoding_LOG_ENCODING_UNSPECIFIED LogEncoding = 0
+	// One frame of Zstandard, of at most 1 MiB when it is decoded.
+	LogEncoding_LOG_ENCODING_ZSTD LogEncoding = 1
+)
+
+// Enum value maps for LogEncoding.
+var (
+	LogEncoding_name = map[int32]string{
+		0: "LOG_ENCODING_UNSPECIFIED",
+		1: "LOG_ENCODING_ZSTD",
+	}
+	LogEncoding_value = map[string]int32{
+		"LOG_ENCODING_UNSPECIFIED": 0,
+		"LOG_ENCODING_ZSTD":        1,
+	}
+)
+
+func (x LogEncoding) Enum() *LogEncoding {
+	p := new(LogEncoding)
+	*p = x
+	return p
+}
+
+func (x LogEncoding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LogEncoding) Descriptor() protoreflect.EnumDescriptor {
+	return file_hwp_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (LogEncoding) Type() protoreflect.EnumType {
+	return &file_hwp_v1_agent_proto_enumTypes[0]
+}
+
+func (x LogEncoding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LogEncoding.Descriptor instead.
+func (LogEncoding) EnumDescriptor() ([]byte, []int) {
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
 // LogStream is where a process writes.
 type LogStream int32
 
@@ -58,11 +107,11 @@ func (x LogStream) String() string {
 }
 
 func (LogStream) Descriptor() protoreflect.EnumDescriptor {
-	return file_hwp_v1_agent_proto_enumTypes[0].Descriptor()
+	return file_hwp_v1_agent_proto_enumTypes[1].Descriptor()
 }
 
 func (LogStream) Type() protoreflect.EnumType {
-	return &file_hwp_v1_agent_proto_enumTypes[0]
+	return &file_hwp_v1_agent_proto_enumTypes[1]
 }
 
 func (x LogStream) Number() protoreflect.EnumNumber {
@@ -71,7 +120,7 @@ func (x LogStream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LogStream.Descriptor instead.
 func (LogStream) EnumDescriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
 // OutcomeKind is the kind of an end.
@@ -139,11 +188,11 @@ func (x OutcomeKind) String() string {
 }
 
 func (OutcomeKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_hwp_v1_agent_proto_enumTypes[1].Descriptor()
+	return file_hwp_v1_agent_proto_enumTypes[2].Descriptor()
 }
 
 func (OutcomeKind) Type() protoreflect.EnumType {
-	return &file_hwp_v1_agent_proto_enumTypes[1]
+	return &file_hwp_v1_agent_proto_enumTypes[2]
 }
 
 func (x OutcomeKind) Number() protoreflect.EnumNumber {
@@ -152,7 +201,7 @@ func (x OutcomeKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutcomeKind.Descriptor instead.
 func (OutcomeKind) EnumDescriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 // AgentMessage is one thing that the agent says.
@@ -660,7 +709,9 @@ type LogChunk struct {
 	// The step, counted from 0.
 	Step int32 `protobuf:"varint,8,opt,name=step,proto3" json:"step,omitempty"`
 	// How many bytes of the attempt came before this chunk, all steps and streams together. The server takes each byte once.
-	Offset        uint64 `protobuf:"varint,9,opt,name=offset,proto3" json:"offset,omitempty"`
+	Offset uint64 `protobuf:"varint,9,opt,name=offset,proto3" json:"offset,omitempty"`
+	// How data is encoded.
+	Encoding      LogEncoding `protobuf:"varint,10,opt,name=encoding,proto3,enum=hwp.v1.LogEncoding" json:"encoding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +809,13 @@ func (x *LogChunk) GetOffset() uint64 {
 	return 0
 }
 
+func (x *LogChunk) GetEncoding() LogEncoding {
+	if x != nil {
+		return x.Encoding
+	}
+	return LogEncoding_LOG_ENCODING_UNSPECIFIED
+}
+
 // Usage is what an attempt uses at the moment.
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -839,7 +897,9 @@ type AttemptReport struct {
 	// It has ended and wrote nothing: there will be no LogEnd.
 	Silent bool `protobuf:"varint,6,opt,name=silent,proto3" json:"silent,omitempty"`
 	// How often each secret was replaced in what the attempt wrote, by name; only in the report of the end.
-	Masked        map[string]uint64 `protobuf:"bytes,7,rep,name=masked,proto3" json:"masked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Masked map[string]uint64 `protobuf:"bytes,7,rep,name=masked,proto3" json:"masked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// How many bytes of output it has, all steps and streams together; only in the report of the end.
+	LogBytes      uint64 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,6 +981,13 @@ func (x *AttemptReport) GetMasked() map[string]uint64 {
 		return x.Masked
 	}
 	return nil
+}
+
+func (x *AttemptReport) GetLogBytes() uint64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
 }
 
 // StepReport says what became of a step. What the server knows already changes nothing.
@@ -1334,7 +1401,7 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"Y\n" +
 	"\tHeartbeat\x12$\n" +
 	"\x0eused_milli_cpu\x18\x01 \x01(\x05R\fusedMilliCpu\x12&\n" +
-	"\x0fused_memory_mib\x18\x02 \x01(\x05R\rusedMemoryMib\"\xf6\x01\n" +
+	"\x0fused_memory_mib\x18\x02 \x01(\x05R\rusedMemoryMib\"\xa7\x02\n" +
 	"\bLogChunk\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12)\n" +
@@ -1344,12 +1411,14 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\aattempt\x18\x06 \x01(\x05R\aattempt\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04step\x18\b \x01(\x05R\x04step\x12\x16\n" +
-	"\x06offset\x18\t \x01(\x04R\x06offset\"q\n" +
+	"\x06offset\x18\t \x01(\x04R\x06offset\x12/\n" +
+	"\bencoding\x18\n" +
+	" \x01(\x0e2\x13.hwp.v1.LogEncodingR\bencoding\"q\n" +
 	"\x05Usage\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x1b\n" +
 	"\tmilli_cpu\x18\x02 \x01(\x05R\bmilliCpu\x12\x1d\n" +
 	"\n" +
-	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\xcf\x02\n" +
+	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\xec\x02\n" +
 	"\rAttemptReport\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12(\n" +
 	"\x05steps\x18\x02 \x03(\v2\x12.hwp.v1.StepReportR\x05steps\x12\x19\n" +
@@ -1357,7 +1426,8 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\aoutcome\x18\x04 \x01(\v2\x0f.hwp.v1.OutcomeR\aoutcome\x12\x12\n" +
 	"\x04step\x18\x05 \x01(\x05R\x04step\x12\x16\n" +
 	"\x06silent\x18\x06 \x01(\bR\x06silent\x129\n" +
-	"\x06masked\x18\a \x03(\v2!.hwp.v1.AttemptReport.MaskedEntryR\x06masked\x1a9\n" +
+	"\x06masked\x18\a \x03(\v2!.hwp.v1.AttemptReport.MaskedEntryR\x06masked\x12\x1b\n" +
+	"\tlog_bytes\x18\b \x01(\x04R\blogBytes\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xdf\x01\n" +
@@ -1390,7 +1460,10 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"totalBytes\x12\x16\n" +
 	"\x06sha256\x18\x04 \x01(\fR\x06sha256\"\x1f\n" +
 	"\x05Drain\x12\x16\n" +
-	"\x06resume\x18\x01 \x01(\bR\x06resume*U\n" +
+	"\x06resume\x18\x01 \x01(\bR\x06resume*B\n" +
+	"\vLogEncoding\x12\x1c\n" +
+	"\x18LOG_ENCODING_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11LOG_ENCODING_ZSTD\x10\x01*U\n" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
@@ -1422,55 +1495,57 @@ func file_hwp_v1_agent_proto_rawDescGZIP() []byte {
 	return file_hwp_v1_agent_proto_rawDescData
 }
 
-var file_hwp_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_hwp_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_hwp_v1_agent_proto_goTypes = []any{
-	(LogStream)(0),        // 0: hwp.v1.LogStream
-	(OutcomeKind)(0),      // 1: hwp.v1.OutcomeKind
-	(*AgentMessage)(nil),  // 2: hwp.v1.AgentMessage
-	(*AttemptRef)(nil),    // 3: hwp.v1.AttemptRef
-	(*Register)(nil),      // 4: hwp.v1.Register
-	(*Capacity)(nil),      // 5: hwp.v1.Capacity
-	(*Heartbeat)(nil),     // 6: hwp.v1.Heartbeat
-	(*LogChunk)(nil),      // 7: hwp.v1.LogChunk
-	(*Usage)(nil),         // 8: hwp.v1.Usage
-	(*AttemptReport)(nil), // 9: hwp.v1.AttemptReport
-	(*StepReport)(nil),    // 10: hwp.v1.StepReport
-	(*Outcome)(nil),       // 11: hwp.v1.Outcome
-	(*LogEnd)(nil),        // 12: hwp.v1.LogEnd
-	(*StreamTotal)(nil),   // 13: hwp.v1.StreamTotal
-	(*Drain)(nil),         // 14: hwp.v1.Drain
-	nil,                   // 15: hwp.v1.Register.LabelsEntry
-	nil,                   // 16: hwp.v1.Capacity.ExtrasEntry
-	nil,                   // 17: hwp.v1.AttemptReport.MaskedEntry
+	(LogEncoding)(0),      // 0: hwp.v1.LogEncoding
+	(LogStream)(0),        // 1: hwp.v1.LogStream
+	(OutcomeKind)(0),      // 2: hwp.v1.OutcomeKind
+	(*AgentMessage)(nil),  // 3: hwp.v1.AgentMessage
+	(*AttemptRef)(nil),    // 4: hwp.v1.AttemptRef
+	(*Register)(nil),      // 5: hwp.v1.Register
+	(*Capacity)(nil),      // 6: hwp.v1.Capacity
+	(*Heartbeat)(nil),     // 7: hwp.v1.Heartbeat
+	(*LogChunk)(nil),      // 8: hwp.v1.LogChunk
+	(*Usage)(nil),         // 9: hwp.v1.Usage
+	(*AttemptReport)(nil), // 10: hwp.v1.AttemptReport
+	(*StepReport)(nil),    // 11: hwp.v1.StepReport
+	(*Outcome)(nil),       // 12: hwp.v1.Outcome
+	(*LogEnd)(nil),        // 13: hwp.v1.LogEnd
+	(*StreamTotal)(nil),   // 14: hwp.v1.StreamTotal
+	(*Drain)(nil),         // 15: hwp.v1.Drain
+	nil,                   // 16: hwp.v1.Register.LabelsEntry
+	nil,                   // 17: hwp.v1.Capacity.ExtrasEntry
+	nil,                   // 18: hwp.v1.AttemptReport.MaskedEntry
 }
 var file_hwp_v1_agent_proto_depIdxs = []int32{
-	4,  // 0: hwp.v1.AgentMessage.register:type_name -> hwp.v1.Register
-	6,  // 1: hwp.v1.AgentMessage.heartbeat:type_name -> hwp.v1.Heartbeat
-	7,  // 2: hwp.v1.AgentMessage.log_chunk:type_name -> hwp.v1.LogChunk
-	8,  // 3: hwp.v1.AgentMessage.usage:type_name -> hwp.v1.Usage
-	12, // 4: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
-	14, // 5: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
-	15, // 6: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
-	5,  // 7: hwp.v1.Register.capacity:type_name -> hwp.v1.Capacity
-	3,  // 8: hwp.v1.Register.attempts:type_name -> hwp.v1.AttemptRef
-	16, // 9: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
-	0,  // 10: hwp.v1.LogChunk.stream:type_name -> hwp.v1.LogStream
-	3,  // 11: hwp.v1.Usage.attempt:type_name -> hwp.v1.AttemptRef
-	3,  // 12: hwp.v1.AttemptReport.attempt:type_name -> hwp.v1.AttemptRef
-	10, // 13: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
-	11, // 14: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
-	17, // 15: hwp.v1.AttemptReport.masked:type_name -> hwp.v1.AttemptReport.MaskedEntry
-	11, // 16: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
-	1,  // 17: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
-	3,  // 18: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
-	13, // 19: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
-	0,  // 20: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	5,  // 0: hwp.v1.AgentMessage.register:type_name -> hwp.v1.Register
+	7,  // 1: hwp.v1.AgentMessage.heartbeat:type_name -> hwp.v1.Heartbeat
+	8,  // 2: hwp.v1.AgentMessage.log_chunk:type_name -> hwp.v1.LogChunk
+	9,  // 3: hwp.v1.AgentMessage.usage:type_name -> hwp.v1.Usage
+	13, // 4: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
+	15, // 5: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
+	16, // 6: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
+	6,  // 7: hwp.v1.Register.capacity:type_name -> hwp.v1.Capacity
+	4,  // 8: hwp.v1.Register.attempts:type_name -> hwp.v1.AttemptRef
+	17, // 9: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
+	1,  // 10: hwp.v1.LogChunk.stream:type_name -> hwp.v1.LogStream
+	0,  // 11: hwp.v1.LogChunk.encoding:type_name -> hwp.v1.LogEncoding
+	4,  // 12: hwp.v1.Usage.attempt:type_name -> hwp.v1.AttemptRef
+	4,  // 13: hwp.v1.AttemptReport.attempt:type_name -> hwp.v1.AttemptRef
+	11, // 14: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
+	12, // 15: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
+	18, // 16: hwp.v1.AttemptReport.masked:type_name -> hwp.v1.AttemptReport.MaskedEntry
+	12, // 17: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
+	2,  // 18: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
+	4,  // 19: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
+	14, // 20: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
+	1,  // 21: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_agent_proto_init() }
@@ -1491,7 +1566,7 @@ func file_hwp_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_agent_proto_rawDesc), len(file_hwp_v1_agent_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -517,6 +517,11 @@ func (m *LogChunk) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Encoding != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Encoding))
+		i--
+		dAtA[i] = 0x50
+	}
 	if m.Offset != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Offset))
 		i--
@@ -651,6 +656,11 @@ func (m *AttemptReport) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.LogBytes != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LogBytes))
+		i--
+		dAtA[i] = 0x40
 	}
 	if len(m.Masked) > 0 {
 		for k := range m.Masked {
@@ -1273,6 +1283,9 @@ func (m *LogChunk) SizeVT() (n int) {
 	if m.Offset != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Offset))
 	}
+	if m.Encoding != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Encoding))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -1333,6 +1346,9 @@ func (m *AttemptReport) SizeVT() (n int) {
 			mapEntrySize := 1 + len(k) + protohelpers.SizeOfVarint(uint64(len(k))) + 1 + protohelpers.SizeOfVarint(uint64(v))
 			n += mapEntrySize + 1 + protohelpers.SizeOfVarint(uint64(mapEntrySize))
 		}
+	}
+	if m.LogBytes != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LogBytes))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2879,6 +2895,25 @@ func (m *LogChunk) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Encoding", wireType)
+			}
+			m.Encoding = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Encoding |= LogEncoding(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -3332,6 +3367,25 @@ func (m *AttemptReport) UnmarshalVT(dAtA []byte) error {
 			}
 			m.Masked[mapkey] = mapvalue
 			iNdEx = postIndex
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LogBytes", wireType)
+			}
+			m.LogBytes = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LogBytes |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
