@@ -294,10 +294,13 @@ func (s *spool) written() uint64 {
 	return s.end
 }
 
-// close says that there will be no more output. missing says why some may be lost, empty when none is.
+// close says that there will be no more output. missing says why some may be lost, empty when none is. The first call counts.
 func (s *spool) close(missing string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
 	s.closed, s.missing = true, missing
 	s.ready()
 }

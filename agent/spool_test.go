@@ -128,7 +128,8 @@ func TestSpoolProvesWhatEachStreamWrote(t *testing.T) {
 	if s.logEnd() != nil {
 		t.Error("there is an end before the process has ended")
 	}
-	s.close("")
+	s.close("a reason")
+	s.close("") // the agent ends attempts of its former life as it ends others
 	if s.logEnd() != nil {
 		t.Error("there is an end before everything was sent")
 	}
@@ -136,7 +137,7 @@ func TestSpoolProvesWhatEachStreamWrote(t *testing.T) {
 	}
 	want := sha256.Sum256([]byte("one\ntwo\n"))
 	end := s.logEnd()
-	if end.GetTotalBytes() != 10 || len(end.GetStreams()) != 2 || !bytes.Equal(end.GetStreams()[0].GetSha256(), want[:]) {
+	if end.GetTotalBytes() != 10 || len(end.GetStreams()) != 2 || !bytes.Equal(end.GetStreams()[0].GetSha256(), want[:]) || end.GetMissing() != "a reason" {
 		t.Errorf("the end is %v", end)
 	}
 }

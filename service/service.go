@@ -99,7 +99,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.openSecrets(); err != nil {
 		return err
 	}
-	s.fleet = fleet.New(s.logs, s.secrets, s.config.Logger)
+	s.fleet = fleet.New(s.logs, s.secrets, metrics, s.config.Logger)
 	s.jobs, err = orchestrator.Open(ctx, orchestrator.Config{
 		Store: s.store, Bus: bus.New(busEvents), Dispatcher: s.fleet, Metrics: metrics, Logger: s.config.Logger,
 		Clock: time.Now, NewJobID: newJobID, MaxUnfinished: s.config.MaxUnfinishedJobs, Lease: s.config.Lease,

@@ -39,11 +39,15 @@ type Secrets interface {
 	Values(ctx context.Context, spec *job.Spec) (map[string][]byte, error)
 }
 
+// Metrics counts what agents may not do. Its method must be quick.
+type Metrics interface{ OutputRefused(n int) }
+
 // Fleet knows the connected agents. It is the orchestrator's Dispatcher. All methods may be called at once.
 type Fleet struct {
 	jobs    Jobs
 	logs    Logs
 	secrets Secrets
+	metrics Metrics
 	logger  *slog.Logger
 
 	mu       sync.Mutex
@@ -53,8 +57,8 @@ type Fleet struct {
 }
 
 // New makes a fleet without the orchestrator, which needs the fleet first; call Attach before Open.
-func New(keeper Logs, secrets Secrets, logger *slog.Logger) *Fleet {
-	return &Fleet{logs: keeper, secrets: secrets, logger: logger, sessions: make(map[job.WorkerID]*Session)}
+func New(keeper Logs, secrets Secrets, metrics Metrics, logger *slog.Logger) *Fleet {
+	return &Fleet{logs: keeper, secrets: secrets, metrics: metrics, logger: logger, sessions: make(map[job.WorkerID]*Session)}
 }
 
 // Attach gives the fleet its orchestrator.

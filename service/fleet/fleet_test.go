@@ -55,7 +55,10 @@ func (f *fakeJobs) Report(_ context.Context, _ job.WorkerID, _ []orchestrator.Re
 type fakeLogs struct {
 	appended []*logs.Append
 	settled  []store.LogRef
+	refused  int
 }
+
+func (f *fakeLogs) OutputRefused(n int) { f.refused += n }
 
 func (f *fakeLogs) Settled(ref store.LogRef) { f.settled = append(f.settled, ref) }
 
@@ -87,7 +90,7 @@ func (fakeSecrets) Values(_ context.Context, spec *job.Spec) (map[string][]byte,
 
 func newFleet() (*fleet.Fleet, *fakeJobs, *fakeLogs) {
 	l := &fakeLogs{}
-	f := fleet.New(l, fakeSecrets{}, slog.New(slog.DiscardHandler))
+	f := fleet.New(l, fakeSecrets{}, l, slog.New(slog.DiscardHandler))
 	j := &fakeJobs{fleet: f}
 	f.Attach(j)
 	return f, j, l
@@ -199,7 +202,7 @@ func TestAgentMayWriteOnlyTheLogsOfItsAttempts(t *testing.T) {
 	next(t, s)
 	mine, foreign := store.LogRef{Job: ref.Job, Attempt: 1}, store.LogRef{Job: job.ID{9}, Attempt: 1}
 	err := s.Append([]store.Chunk{{Ref: mine}, {Ref: foreign}}, []store.LogEnd{{Ref: foreign}, {Ref: mine}})
-	if err != nil || len(keeper.appended) != 1 || len(keeper.appended[0].Chunks) != 1 || len(keeper.appended[0].Ends) != 1 {
+	if err != nil || keeper.refused != 2 || len(keeper.appended) != 1 || len(keeper.appended[0].Chunks) != 1 || len(keeper.appended[0].Ends) != 1 {
 		t.Fatalf("appended %+v, %v", keeper.appended, err)
 	}
 	keeper.appended[0].Done([]logs.Ack{{Ref: mine, Offset: 7, Ended: true}})

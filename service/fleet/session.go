@@ -271,6 +271,7 @@ func (s *Session) Append(chunks []store.Chunk, ends []store.LogEnd) error {
 	chunks = slices.DeleteFunc(chunks, func(c store.Chunk) bool { return !s.Owns(c.Ref) })
 	ends = slices.DeleteFunc(ends, func(e store.LogEnd) bool { return !s.Owns(e.Ref) })
 	if n := before - len(chunks) - len(ends); n > 0 {
+		s.fleet.metrics.OutputRefused(n)
 		s.fleet.logger.Warn("output of attempts that the agent does not have was refused", "worker", s.worker, "messages", n)
 	}
 	return s.fleet.logs.Append(&logs.Append{Chunks: chunks, Ends: ends, Done: s.acknowledge})

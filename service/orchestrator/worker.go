@@ -96,8 +96,12 @@ func (s *state) verdict(worker job.WorkerID, ref job.AttemptRef) Verdict {
 	if s.jobs[ref.Job] != nil {
 		return Stop
 	}
-	if _, err := s.store.Job(context.Background(), ref.Job); job.CodeOf(err) == job.CodeNotFound {
+	j, err := s.store.Job(context.Background(), ref.Job)
+	if job.CodeOf(err) == job.CodeNotFound {
 		return Forget
+	}
+	if err == nil && ref.Attempt == j.Attempt && (j.Worker != worker || j.Epoch != ref.Epoch) {
+		return Forget // it was never this worker's
 	}
 	return Stop
 }

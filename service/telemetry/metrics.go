@@ -14,6 +14,7 @@ import (
 type Metrics struct {
 	meter                                            metric.Meter
 	submitted, scheduled, completed, stale, logBytes metric.Int64Counter
+	outputRefused                                    metric.Int64Counter
 	commitSeconds                                    metric.Float64Histogram
 	commitJobs                                       metric.Int64Histogram
 	gauges                                           gauges
@@ -36,6 +37,7 @@ func (t *Telemetry) NewMetrics(snapshot SnapshotFunc) (*Metrics, error) {
 	m.scheduled = counter("hodei.jobs.scheduled", "Attempts that were given to a worker.")
 	m.completed = counter("hodei.jobs.completed", "Jobs that ended, by their state and the cause.")
 	m.stale = counter("hodei.stale.reports", "Reports of agents about attempts that are no longer theirs.")
+	m.outputRefused = counter("hodei.output.refused", "Pieces of output that agents sent for attempts that are not theirs.")
 	m.logBytes = counter("hodei.log.bytes", "Bytes of output that were stored.")
 	var err error
 	m.commitSeconds, err = m.meter.Float64Histogram("hodei.commit.duration", metric.WithUnit("s"),
@@ -72,6 +74,9 @@ func (m *Metrics) JobsEnded(state, cause string, n int) {
 
 // StaleReports counts reports that changed nothing.
 func (m *Metrics) StaleReports(n int) { m.stale.Add(context.Background(), int64(n)) }
+
+// OutputRefused counts pieces of output that an agent had no right to send.
+func (m *Metrics) OutputRefused(n int) { m.outputRefused.Add(context.Background(), int64(n)) }
 
 // LogBytes counts stored output.
 func (m *Metrics) LogBytes(n int) { m.logBytes.Add(context.Background(), int64(n)) }
