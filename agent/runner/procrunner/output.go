@@ -12,48 +12,64 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipeDelay is how long output is awaited from a pipe that something outside of the step holds open.
+// pipeDelay is how long output is awaited from a pipe or a terminal that something outside of the step holds open.
 const pipeDelay = 2 * time.Second
 
 // output carries what the step writes to its writers.
 type output struct {
-	streams [2]*stream
-	writes  [2]int // the step's ends
+	streams []*stream
+	step    [3]uintptr    // the step's standard input, output and error
+	opened  []int         // those of them that were opened for this step
+	ended   chan struct{} // closed when the step has ended; nil: it has no terminal
 	copies  sync.WaitGroup
 }
 
-func connect(stdout, stderr io.Writer) (*output, error) {
-	o := new(output)
+func openPipes(null int, stdout, stderr io.Writer) (*output, error) {
+	o := &output{step: [3]uintptr{uintptr(null)}}
 	for i, to := range []io.Writer{stdout, stderr} {
 		var ends [2]int
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-			if i > 0 {
-				_, _ = o.streams[0].from.Close(), unix.Close(o.writes[0])
-			}
-			return nil, err
+			o.abandon()
+			return nil, failed("making pipes for the output", err)
 		}
-		o.streams[i], o.writes[i] = &stream{from: pollable(ends[0], "pipe"), to: to}, ends[1]
+		o.streams = append(o.streams, &stream{from: pollable(ends[0], "pipe"), to: to})
+		o.opened = append(o.opened, ends[1])
+		o.step[1+i] = uintptr(ends[1])
 	}
 	return o, nil
 }
 
 func (o *output) abandon() {
-	for i, s := range o.streams {
-		_, _ = s.from.Close(), unix.Close(o.writes[i])
+	for _, s := range o.streams {
+		_ = s.from.Close()
+	}
+	o.closeOpened()
+}
+
+func (o *output) closeOpened() {
+	for _, fd := range o.opened {
+		_ = unix.Close(fd)
 	}
 }
 
-// begin starts copying; the step has its ends of the pipes.
+// begin starts copying; the step has its descriptors.
 func (o *output) begin() {
-	for i, s := range o.streams {
-		_ = unix.Close(o.writes[i])
+	for _, s := range o.streams {
 		o.copies.Go(s.pump)
 	}
+	if o.ended == nil {
+		o.closeOpened()
+	} else {
+		o.copies.Go(o.endInput)
+	}
 }
 
-// finish waits until all output was written. The step's processes are gone, so the pipes end by themselves, unless
+// finish waits until all output was written. The step's processes are gone, so the streams end by themselves, unless
 // something that escaped holds them open.
 func (o *output) finish() {
+	if o.ended != nil {
+		close(o.ended)
+	}
 	for _, s := range o.streams {
 		s.end(pipeDelay)
 	}

@@ -23,33 +23,30 @@ func (c *counter) Write(p []byte) (int, error) {
 	return c.Buffer.Write(p)
 }
 
-// run runs a script to its end, with a terminal or without one.
-func run(t *testing.T, r *procrunner.Runner, script string, to io.Writer) runner.Result {
-	t.Helper()
-	p, err := r.Start(runner.Command{
-		ID: "job-1-0", Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(),
-		Stdout: to, Stderr: io.Discard, Grace: time.Second,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.Wait()
-}
-
 // However a program writes, its output arrives in few pieces: one in two milliseconds, and one for each full buffer.
 func TestOutputIsGathered(t *testing.T) {
 	r := procrunner.New(procrunner.Options{Instance: "testgather"})
 	defer r.Close()
 	for name, tc := range map[string]struct {
-		script string
-		bytes  int
+		size, count string
+		bytes       int
+		terminal    *runner.Terminal
 	}{
-		"single bytes": {"dd if=/dev/zero bs=1 count=1000000", 1_000_000},
-		"a stream":     {"dd if=/dev/zero bs=1000 count=20000", 20_000_000},
+		"single bytes":               {"bs=1", "count=1000000", 1_000_000, nil},
+		"a stream":                   {"bs=1000", "count=20000", 20_000_000, nil},
+		"single bytes to a terminal": {"bs=1", "count=1000000", 1_000_000, &runner.Terminal{Columns: 80, Rows: 24}},
+		"a stream to a terminal":     {"bs=1000", "count=20000", 20_000_000, &runner.Terminal{Columns: 80, Rows: 24}},
 	} {
 		var got counter
 		began := time.Now()
-		result := run(t, r, tc.script, &got)
+		p, err := r.Start(runner.Command{
+			ID: "job-1-0", Argv: []string{"dd", "if=/dev/zero", "status=none", tc.size, tc.count}, Env: []string{"PATH=/usr/bin:/bin"},
+			Dir: t.TempDir(), Terminal: tc.terminal, Stdout: &got, Stderr: io.Discard, Grace: time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := p.Wait()
 		most := int(time.Since(began)/(2*time.Millisecond)) + tc.bytes/(32<<10) + 2 // the first and the last one
 		if result.ExitCode != 0 || got.Len() != tc.bytes || got.writes > most {
 			t.Errorf("%s: %d bytes in %d writes, want %d in no more than %d: %+v", name, got.Len(), got.writes, tc.bytes, most, result)

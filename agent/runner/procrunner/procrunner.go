@@ -2,7 +2,7 @@
 
 // Package procrunner runs steps as processes of the machine.
 //
-// Each step is a session or a process group of its own, without a terminal. All its processes are found again, those that
+// Each step is a session or a process group of its own, without a terminal unless it asks for one. All its processes are found again, those that
 // left it included: by a control group where the agent may make one, and else because the agent adopts their orphans. When the
 // first process ends, whatever is left of the step is killed, so the end of a step means that nothing of it runs.
 package procrunner
@@ -128,13 +128,15 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	output, err := connect(c.Stdout, c.Stderr)
+	output, err := r.connect(c)
 	if err != nil {
-		return nil, failed("making pipes for the output", err)
+		return nil, err
 	}
+	terminal := c.Terminal != nil
+	session := r.session || terminal
 	first := &program{path: path, argv: c.Argv, attr: syscall.ProcAttr{
-		Dir: c.Dir, Env: r.environment(c.Env), Sys: &syscall.SysProcAttr{Setsid: r.session, Setpgid: !r.session},
-		Files: []uintptr{uintptr(r.null), uintptr(output.writes[0]), uintptr(output.writes[1])},
+		Dir: c.Dir, Env: r.environment(c.Env), Files: output.step[:],
+		Sys: &syscall.SysProcAttr{Setsid: session, Setpgid: !session, Setctty: terminal},
 	}}
 	p := &process{grace: c.Grace, output: output, orphans: r.orphans, adopts: r.adopts, done: make(chan struct{})}
 	if p.scope, p.first, err = r.launch(first, c); err != nil {
@@ -143,6 +145,13 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	}
 	output.begin()
 	return p, nil
+}
+
+func (r *Runner) connect(c runner.Command) (*output, error) {
+	if c.Terminal != nil {
+		return openTerminal(multiplexer, *c.Terminal, c.Stdout)
+	}
+	return openPipes(r.null, c.Stdout, c.Stderr)
 }
 
 func (r *Runner) environment(env []string) []string {
