@@ -25,8 +25,17 @@ type Command struct {
 	// nothing need not call it.
 	Prepare          func(*Command) error
 	Stdout, Stderr   io.Writer
+	Terminal         *Terminal     // nil: none; standard input is empty, and the outputs are pipes
 	Grace            time.Duration // between SIGTERM and SIGKILL
 	MemoryLimitBytes int64         // 0: none
+}
+
+// Terminal is the pseudo-terminal of a step. It is the controlling terminal of the step's processes and their standard input,
+// output and error. All that they write goes to Command.Stdout as a terminal has it, with "\r\n" for "\n"; Command.Stderr is not
+// used. Nobody types: whoever reads is given the end of file, again and again, and a program that takes single keys gets a
+// control-D now and then. What kind of terminal it is, TERM in Command.Env says.
+type Terminal struct {
+	Columns, Rows int // from 1 to 65535
 }
 
 // Process is a running step: its first process and everything that came of it.

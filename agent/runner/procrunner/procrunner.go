@@ -2,14 +2,13 @@
 
 // Package procrunner runs steps as processes of the machine.
 //
-// Each step is a session or a process group of its own, without a terminal. All its processes are found again, those that
+// Each step is a session or a process group of its own, without a terminal unless it asks for one. All its processes are found again, those that
 // left it included: by a control group where the agent may make one, and else because the agent adopts their orphans. When the
 // first process ends, whatever is left of the step is killed, so the end of a step means that nothing of it runs.
 package procrunner
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -22,9 +21,6 @@ import (
 
 	"github.com/hodei-jobs/hodei/agent/runner"
 )
-
-// pipeDelay is how long output is awaited from a pipe that something outside of the step holds open.
-const pipeDelay = 2 * time.Second
 
 // Options tune a Runner. The zero value is good.
 type Options struct {
@@ -133,13 +129,15 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	output, err := connect(c.Stdout, c.Stderr)
+	output, err := r.connect(c)
 	if err != nil {
-		return nil, failed("making pipes for the output", err)
+		return nil, err
 	}
+	terminal := c.Terminal != nil
+	session := r.session || terminal
 	first := &program{path: path, argv: c.Argv, attr: syscall.ProcAttr{
-		Dir: c.Dir, Env: r.environment(c.Env), Sys: &syscall.SysProcAttr{Setsid: r.session, Setpgid: !r.session},
-		Files: []uintptr{uintptr(r.null), uintptr(output.writes[0]), uintptr(output.writes[1])},
+		Dir: c.Dir, Env: r.environment(c.Env), Files: output.step[:],
+		Sys: &syscall.SysProcAttr{Setsid: session, Setpgid: !session, Setctty: terminal},
 	}}
 	p := &process{grace: c.Grace, output: output, orphans: r.orphans, adopts: r.adopts, done: make(chan struct{})}
 	if p.scope, p.first, err = r.launch(first, c); err != nil {
@@ -148,6 +146,13 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	}
 	output.begin()
 	return p, nil
+}
+
+func (r *Runner) connect(c runner.Command) (*output, error) {
+	if c.Terminal != nil {
+		return openTerminal(multiplexer, *c.Terminal, c.Stdout)
+	}
+	return openPipes(r.null, c.Stdout, c.Stderr)
 }
 
 func (r *Runner) environment(env []string) []string {
@@ -266,86 +271,4 @@ func exceedsAgent(rss int64) bool {
 		agentPeak.Store(own.Maxrss)
 	}
 	return rss > agentPeak.Load()
-}
-
-// output carries what the step writes to its writers.
-type output struct {
-	reads  [2]*os.File
-	writes [2]int // the step's ends
-	to     [2]io.Writer
-	copies sync.WaitGroup
-}
-
-func connect(stdout, stderr io.Writer) (*output, error) {
-	o := &output{to: [2]io.Writer{stdout, stderr}}
-	for i := range o.to {
-		var ends [2]int
-		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-			if i > 0 {
-				_, _ = o.reads[0].Close(), unix.Close(o.writes[0])
-			}
-			return nil, err
-		}
-		o.reads[i], o.writes[i] = pollable(ends[0], "pipe"), ends[1]
-	}
-	return o, nil
-}
-
-func (o *output) abandon() {
-	for i := range o.to {
-		_, _ = o.reads[i].Close(), unix.Close(o.writes[i])
-	}
-}
-
-// begin starts copying; the step has its ends of the pipes.
-func (o *output) begin() {
-	for i, r := range o.reads {
-		_ = unix.Close(o.writes[i])
-		o.copies.Go(func() { pump(o.to[i], r) })
-	}
-}
-
-// pumpBytes is how much is read at once, and pumpBuffers where to: for short steps making them would cost more than using them.
-const pumpBytes = 32 << 10
-
-var pumpBuffers sync.Pool
-
-// pump copies until the pipe ends. After finish it goes on for as long as there is something to read. A writer that fails
-// does not hold up the process: its output is read and dropped.
-func pump(w io.Writer, r *os.File) {
-	defer r.Close() //nolint:errcheck // a pipe that was read to its end
-	memory, ok := pumpBuffers.Get().(*[pumpBytes]byte)
-	if !ok {
-		memory = new([pumpBytes]byte)
-	}
-	defer pumpBuffers.Put(memory)
-	buffer := memory[:]
-	var late bool
-	for {
-		n, err := r.Read(buffer)
-		if n > 0 {
-			late = false
-			if _, werr := w.Write(buffer[:n]); werr != nil {
-				w = io.Discard
-			}
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded) && !late:
-			// The writer may have held us up past the deadline while data waited: look once more.
-			late = true
-			_ = r.SetReadDeadline(time.Now().Add(pipeDelay / 20))
-		default:
-			return
-		}
-	}
-}
-
-// finish waits until all output was written. The step's processes are gone, so the pipes end by themselves, unless
-// something that escaped holds them open.
-func (o *output) finish() {
-	for _, r := range o.reads {
-		_ = r.SetReadDeadline(time.Now().Add(pipeDelay)) // fails when it is closed already
-	}
-	o.copies.Wait()
 }

@@ -5,6 +5,7 @@ package procrunner
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,9 @@ func check(c runner.Command) error {
 		return runner.Invalid(runner.ExitFailure, "the step has no command")
 	case strings.ContainsRune(c.Dir, 0):
 		return runner.Invalid(runner.ExitFailure, "the working directory's name contains a NUL byte")
+	case c.Terminal != nil && (!fits(c.Terminal.Columns) || !fits(c.Terminal.Rows)):
+		return runner.Invalid(runner.ExitFailure, "a terminal of %d columns and %d rows cannot be had; both must be from 1 to %d",
+			c.Terminal.Columns, c.Terminal.Rows, math.MaxUint16)
 	}
 	for i, arg := range c.Argv {
 		if strings.ContainsRune(arg, 0) {
@@ -70,6 +74,9 @@ func check(c runner.Command) error {
 	}
 	return nil
 }
+
+// fits reports whether a terminal can have that many columns or rows.
+func fits(n int) bool { return n >= 1 && n <= math.MaxUint16 }
 
 // usable says what is wrong with the folder in which a step is to start.
 func usable(dir string) error {

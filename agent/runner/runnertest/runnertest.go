@@ -21,8 +21,9 @@ func Run(t *testing.T, r runner.Runner) {
 	t.Run("Ends", func(t *testing.T) { ends(t, r) })
 	t.Run("Output", func(t *testing.T) { outputs(t, r) })
 	t.Run("StartErrors", func(t *testing.T) { startErrors(t, r) })
-	t.Run("Escapes", func(t *testing.T) { escapes(t, r) })
-	t.Run("Stop", func(t *testing.T) { stops(t, r) })
+	t.Run("Escapes", func(t *testing.T) { escapes(t, r, nil) })
+	t.Run("Stop", func(t *testing.T) { stops(t, r, nil) })
+	t.Run("Terminal", func(t *testing.T) { terminals(t, r) })
 }
 
 func start(t *testing.T, r runner.Runner, c runner.Command) runner.Process {
@@ -133,6 +134,10 @@ func startErrors(t *testing.T, r runner.Runner) {
 		{"NUL", runner.Command{Argv: []string{"echo", "a\x00b"}}, 125, "NUL"},
 		{"empty", runner.Command{}, 125, "no command"},
 		{"bad environment", runner.Command{Argv: []string{"true"}, Env: []string{"=x"}}, 125, "NAME=VALUE"},
+		{"no columns", runner.Command{Argv: []string{"true"}, Terminal: &runner.Terminal{Rows: 24}}, 125, "0 columns"},
+		{"negative rows", runner.Command{Argv: []string{"true"}, Terminal: &runner.Terminal{Columns: 80, Rows: -1}}, 125, "-1 rows"},
+		{"too many columns", runner.Command{Argv: []string{"true"}, Terminal: &runner.Terminal{Columns: 65536, Rows: 24}}, 125, "to 65535"},
+		{"too many rows", runner.Command{Argv: []string{"true"}, Terminal: &runner.Terminal{Columns: 80, Rows: 65536}}, 125, "to 65535"},
 		{"too large", runner.Command{Argv: []string{"true", strings.Repeat("x", 1<<20)}}, 126, "larger than the system allows"},
 	} {
 		_, err := r.Start(complete(t, tc.c))
@@ -154,11 +159,12 @@ var waysOut = map[string]string{
 	"family":            "for i in $(seq 50); do setsid MARK & done; sleep 0.1; exit 0",
 }
 
-func escapes(t *testing.T, r runner.Runner) {
+func escapes(t *testing.T, r runner.Runner, terminal *runner.Terminal) {
 	for name, script := range waysOut {
 		t.Run(name, func(t *testing.T) {
 			mark := uniqueSleep()
-			if got := start(t, r, runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark))}).Wait(); got.ExitCode != 0 {
+			c := runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark)), Terminal: terminal}
+			if got := start(t, r, c).Wait(); got.ExitCode != 0 {
 				t.Errorf("ended with %+v", got)
 			}
 			expectGone(t, mark)
@@ -166,7 +172,7 @@ func escapes(t *testing.T, r runner.Runner) {
 	}
 }
 
-func stops(t *testing.T, r runner.Runner) {
+func stops(t *testing.T, r runner.Runner, terminal *runner.Terminal) {
 	for name, script := range map[string]string{
 		"new session":     "setsid MARK & MARK",
 		"ignores SIGTERM": "trap '' TERM; MARK & while :; do sleep 0.05; done",
@@ -175,7 +181,8 @@ func stops(t *testing.T, r runner.Runner) {
 		for _, force := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s force=%v", name, force), func(t *testing.T) {
 				mark := uniqueSleep()
-				p := start(t, r, runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark)), Grace: 200 * time.Millisecond})
+				c := runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark)), Terminal: terminal, Grace: 200 * time.Millisecond}
+				p := start(t, r, c)
 				awaitMark(t, mark)
 				p.Stop(force)
 				p.Stop(force)
