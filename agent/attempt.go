@@ -353,9 +353,19 @@ func (t *attempt) command(i int, step *hwpv1.Step, secrets []string) runner.Comm
 			c.Stdout, c.Stderr = t.writers[0], t.writers[1]
 			return err
 		},
+		Terminal:         terminal(step),
 		Grace:            cmp.Or(time.Duration(step.GetGrace()), defaultGrace),
 		MemoryLimitBytes: int64(t.assign.GetReserved().GetMemoryMib()) << 20,
 	}
+}
+
+// terminal is what a step runs on; nil: none.
+func terminal(step *hwpv1.Step) *runner.Terminal {
+	size := step.GetTerminal()
+	if size == nil {
+		return nil
+	}
+	return &runner.Terminal{Columns: int(size.GetColumns()), Rows: int(size.GetRows())}
 }
 
 // workDir returns the folder of the attempt, the same for all its steps.
@@ -393,6 +403,9 @@ func (t *attempt) environment(i int, step *hwpv1.Step) []string {
 		"HODEI_STEP="+step.GetName(),
 		"HODEI_STEP_INDEX="+strconv.Itoa(i),
 	)
+	if step.GetTerminal() != nil {
+		env = append(env, "TERM=xterm-256color") // what the spec says comes behind it
+	}
 	if socket := t.agent.jobSocket; socket != nil {
 		env = append(env, SocketVariable+"="+socket.path)
 	}

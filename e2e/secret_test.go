@@ -116,6 +116,33 @@ func TestSecretIsOnNoDisk(t *testing.T) {
 	}
 }
 
+// A step on a terminal sees one of the size that was asked for, and what it prints there is masked with the terminal's line ends.
+func TestStepOnATerminal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1")
+	w.setSecret("KEY", "-----BEGIN KEY-----\nfirst-line-of-it\nsecond-line-of-it\n-----END KEY-----")
+	spec := filepath.Join(t.TempDir(), "spec.yaml")
+	if err := os.WriteFile(spec, []byte(`
+name: tty
+steps:
+- run: 'stty size; test -t 0 && test -t 2 && echo "$TERM"; echo err >&2; echo "$KEY"; cat; printf end'
+  terminal: {columns: 132, rows: 43}
+  secrets: [KEY]
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.must("submit", "-f", spec)
+	id := w.jobs("tty")[0]
+	w.awaitJob(id, "SUCCEEDED")
+	if got, want := w.must("logs", "-f", id), "43 132\r\nxterm-256color\r\nerr\r\n****\r\nend"; got != want {
+		t.Errorf("the step wrote %q, want %q", got, want)
+	}
+	if got := w.hodei("run", "--tty", "-e", "TERM=dumb", "--", "sh", "-c", "stty size; echo $TERM"); got.stdout != "24 80\r\ndumb\r\n" {
+		t.Errorf("run gave %+v", got)
+	}
+}
+
 func TestSecretsOfNamespaces(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	hodei "github.com/hodei-jobs/hodei/clients/go"
@@ -22,6 +23,7 @@ type jobFlags struct {
 	cpu                                                 float64
 	timeout                                             time.Duration
 	maxAttempts, priority                               int32
+	tty                                                 bool
 }
 
 func (f *jobFlags) add(cmd *cobra.Command) {
@@ -36,6 +38,7 @@ func (f *jobFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.secrets, "secret", nil,
 		"secret of the namespace for the job, NAME, or VARIABLE=NAME for another variable; may be repeated")
 	flags.StringArrayVar(&f.secretFiles, "secret-file", nil, "the same as a file, whose path is in the variable; may be repeated")
+	flags.BoolVarP(&f.tty, "tty", "t", false, "run on a terminal, of the size of this one if there is one")
 	flags.StringVarP(&f.workingDir, "working-dir", "w", "", "folder on the worker to start in (default: one made for the job)")
 	flags.Float64Var(&f.cpu, "cpu", 0, "CPUs to reserve")
 	flags.StringVar(&f.memory, "memory", "", "memory to reserve and to limit the job to, for example 512Mi")
@@ -73,6 +76,12 @@ func (f *jobFlags) spec(argv []string) (*hodeiv1.JobSpec, error) {
 		return nil, err
 	}
 	spec.Steps[0].Secrets = append(secretRefs(f.secrets, false), secretRefs(f.secretFiles, true)...)
+	if f.tty {
+		spec.Steps[0].Terminal = &hodeiv1.Terminal{}
+		if columns, rows, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
+			spec.Steps[0].Terminal = &hodeiv1.Terminal{Columns: int32(columns), Rows: int32(rows)}
+		}
+	}
 	for _, c := range f.constraints {
 		spec.Constraints = append(spec.Constraints, constraint(c))
 	}
