@@ -3,11 +3,12 @@ package lines
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 )
 
-// build is 100 MB of the output of a build, in pieces of 256 KiB.
-func build(prefix string) []Piece {
+// build is 100 MB of the output of a build.
+func build(prefix string, pieceBytes int) []Piece {
 	var out bytes.Buffer
 	for i := 0; out.Len() < 100<<20; i++ {
 		fmt.Fprintf(&out, "%scompiling src/module%d/file_%x.cc: warning: unused variable 'x%d' [-Wunused-variable] (%d ms)\n", prefix, i%77, i*2654435761, i, i%991)
@@ -16,8 +17,8 @@ func build(prefix string) []Piece {
 		}
 	}
 	var all []Piece
-	for at := 0; at < out.Len(); at += 256 << 10 {
-		all = append(all, Piece{Offset: uint64(at), Stream: 1, Data: out.Bytes()[at:min(at+256<<10, out.Len())]})
+	for at := 0; at < out.Len(); at += pieceBytes {
+		all = append(all, Piece{Offset: uint64(at), Stream: 1, Data: out.Bytes()[at:min(at+pieceBytes, out.Len())]})
 	}
 	return all
 }
@@ -30,11 +31,12 @@ func bytesOf(all []Piece) (n int64) {
 }
 
 func BenchmarkSearch(b *testing.B) {
-	all := build("")
+	large, small := build("", 256<<10), build("", 4<<10)
 	for _, c := range []struct {
 		name string
 		q    Query
 	}{
+		{"rare word in small pieces", Query{Text: "undefined reference"}},
 		{"rare word", Query{Text: "undefined reference"}},
 		{"no word", Query{Text: "segmentation fault"}},
 		{"rare word in any case", Query{Text: "Undefined Reference", IgnoreCase: true}},
@@ -48,6 +50,10 @@ func BenchmarkSearch(b *testing.B) {
 		{"pattern without a literal", Query{Pattern: `[A-Z]{3}[0-9]`}},
 		{"anchored pattern without a literal", Query{Pattern: `^[a-z]+$`}},
 	} {
+		all := large
+		if strings.Contains(c.name, "small") {
+			all = small
+		}
 		b.Run(c.name, func(b *testing.B) {
 			b.SetBytes(bytesOf(all))
 			b.ReportAllocs()
@@ -68,7 +74,7 @@ func BenchmarkSearch(b *testing.B) {
 
 func BenchmarkGroups(b *testing.B) {
 	for _, c := range []struct{ name, prefix string }{{"plain", ""}, {"colored", "\x1b[32mok\x1b[0m "}, {"lines that begin as marks", "- "}} {
-		all := build(c.prefix)
+		all := build(c.prefix, 256<<10)
 		b.Run(c.name, func(b *testing.B) {
 			b.SetBytes(bytesOf(all))
 			b.ReportAllocs()

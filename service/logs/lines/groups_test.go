@@ -1,6 +1,7 @@
 package lines
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -65,6 +66,8 @@ func TestGroups(t *testing.T) {
 		"half a diff":                {"--- a\n@@ x\n+++ b\n@@ x\n", nil},
 		"a diff after a header":      {"--- Diff\n--- a\n+++ b\n@@\n+++ Next\n", []string{"0-4 Diff", "4-5? Next +"}},
 		"a diff with context":        {"*** a\n--- b\n***************\n*** 1,5 ****\n--- 1,5 ----\n--- x\n***\n", nil},
+		"the head of such a diff":    {"*** a\n--- b\n  x\n", nil},
+		"a line of stars before":     {"*** a\nx\n--- B\n", []string{"2-3? B"}},
 		"a removed line of dashes":   {"--- a ---\n--- localhost ping statistics ---\n", nil},
 		"results of Go tests":        {"--- FAIL: TestX (0.00s)\n    --- PASS: TestX/a\n--- SKIP: TestY\n--- BENCH: B\n--- FAILED\n", []string{"4-5? FAILED"}},
 		"the trace of a shell":       {"+++ dirname x\n++ cd x\n+++ pwd\n+ a\n", nil},
@@ -145,6 +148,13 @@ func TestGroupsAreBounded(t *testing.T) {
 		})
 	}
 	g := NewGroups()
+	for i := range 100 {
+		g.Write(Piece{Offset: uint64(i) << 20, Data: bytes.Repeat([]byte(":"), 1<<20)})
+	}
+	if n := cap(g.channels[0].of.line.Text); n > 2*maxHead {
+		t.Errorf("%d bytes of a line are kept", n)
+	}
+	g = NewGroups()
 	for i := range 10 * maxChannels {
 		g.Write(Piece{Offset: uint64(4 * i), Step: int32(i), Stream: 1, Data: []byte("--- A"[:4+i%2])})
 	}

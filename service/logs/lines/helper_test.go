@@ -40,9 +40,10 @@ func (c channel) says(t string) said { return said{c, t} }
 // drawLog draws a log of a few channels, whose parts are made of some texts.
 func drawLog(t *rapid.T, texts *rapid.Generator[string]) []said {
 	var log []said
+	channels := rapid.SampledFrom([]channel{{0, 1}, {0, 1}, {0, 1}, {0, 2}, {1, 1}})
 	for range rapid.IntRange(0, 12).Draw(t, "parts") {
-		c := channel{rapid.Int32Range(0, 1).Draw(t, "step"), rapid.Uint8Range(1, 2).Draw(t, "stream")}
-		log = append(log, c.says(strings.Join(rapid.SliceOfN(texts, 0, 12).Draw(t, "texts"), "")))
+		text := strings.Join(rapid.SliceOfN(texts, 0, 20).Draw(t, "texts"), "")
+		log = append(log, channels.Draw(t, "channel").says(text))
 	}
 	return log
 }

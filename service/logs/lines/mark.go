@@ -115,7 +115,7 @@ func parseSections(line []byte) []mark {
 		all = append(all, m)
 		line = line[len(found[0]):]
 	}
-	if n := len(all); n > 0 && !all[n-1].ends {
+	if n := len(all); n > 0 {
 		if title := clean(line); title != "" {
 			all[n-1].title = title
 		}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // modelLine is a line as the model sees it.
@@ -51,22 +52,27 @@ func modelLines(all []Piece, window int) []modelLine {
 	return out
 }
 
-// first returns where a text matches first.
-func (q Query) first(text string) []int {
-	if q.Pattern != "" {
+// finder returns what finds the first match in a text.
+func (q Query) finder() func(text string) []int {
+	if q.IgnoreCase && !isASCII(q.Text) && utf8.ValidString(q.Text) {
+		q.Text, q.Pattern = "", regexp.QuoteMeta(q.Text)
+	}
+	switch {
+	case q.Pattern != "" && q.IgnoreCase:
+		return regexp.MustCompile("(?i)" + q.Pattern).FindStringIndex
+	case q.Pattern != "":
+		return regexp.MustCompile(q.Pattern).FindStringIndex
+	}
+	return func(text string) []int {
+		find := q.Text
 		if q.IgnoreCase {
-			return regexp.MustCompile("(?i)" + q.Pattern).FindStringIndex(text)
+			text, find = lowerCase(text), lowerCase(find)
 		}
-		return regexp.MustCompile(q.Pattern).FindStringIndex(text)
+		if at := strings.Index(text, find); at >= 0 {
+			return []int{at, at + len(find)}
+		}
+		return nil
 	}
-	find := q.Text
-	if q.IgnoreCase {
-		text, find = lowerCase(text), lowerCase(find)
-	}
-	if at := strings.Index(text, find); at >= 0 {
-		return []int{at, at + len(find)}
-	}
-	return nil
 }
 
 // lowerCase is a text with its ASCII letters in lower case.
@@ -81,14 +87,14 @@ func lowerCase(text string) string {
 }
 
 // match is the first match of a line, in the first of its windows with one.
-func (q Query) match(l *modelLine, window, overlap int) *Match {
+func (l *modelLine) match(first func(text string) []int, window, overlap int) *Match {
 	for at := 0; ; at += window - overlap {
 		last := len(l.raw) <= at+window
 		text := l.text[at:]
 		if !last {
 			text = l.raw[at : at+window]
 		}
-		if found := q.first(string(text)); found != nil {
+		if found := first(string(text)); found != nil {
 			m := l.channel.match(l.ContextLine, text, hit{start: found[0], end: found[1]})
 			m.Skipped += uint64(at)
 			m.Cut = m.Cut || !last
@@ -103,13 +109,14 @@ func (q Query) match(l *modelLine, window, overlap int) *Match {
 // modelSearch is a search without any haste.
 func modelSearch(q Query, all []Piece, window, overlap int) Result {
 	var r Result
+	first := q.finder()
 	ls := modelLines(all, window)
 	for i := range ls {
 		l := &ls[i]
 		if q.Step >= 0 && q.Step != l.step || q.Stream != 0 && q.Stream != l.stream {
 			continue
 		}
-		m := q.match(l, window, overlap)
+		m := l.match(first, window, overlap)
 		if m == nil {
 			continue
 		}

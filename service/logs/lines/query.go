@@ -11,19 +11,21 @@ import (
 
 // The limits of a query.
 const (
-	MaxQueryBytes = 4 << 10 // of a text or a pattern; a text of this length is found in lines of any length
-	MaxContext    = 100     // lines before, and lines after, a match
-	MaxMatches    = 10_000  // matches that are returned
+	MaxTextBytes    = 4 << 10
+	MaxPatternBytes = 1 << 10
+	MaxContext      = 100    // lines before, and lines after, a match
+	MaxMatches      = 10_000 // matches that are returned
 )
 
-// maxInstructions bounds what a compiled pattern may take of memory and time; one of a few words has some dozens.
-const maxInstructions = 10_000
+// maxRepeated bounds by how many instructions the repetitions in a pattern may make it longer than it is: each takes memory, and may
+// be tried at every byte.
+const maxRepeated = 1_000
 
 // Query says what to look for: a text or a pattern, one of them.
 type Query struct {
 	Text    string // bytes that a line must have
 	Pattern string // an RE2 expression as of package regexp, which sees one line at a time: ^ and $ are the ends of the line
-	// IgnoreCase takes large and small letters for equal; in a text that is not UTF-8, those of ASCII.
+	// IgnoreCase takes large and small letters for equal; in a text of ASCII, or one that is not UTF-8, only those of ASCII.
 	IgnoreCase bool
 	Before     int   // lines of the same channel to return before each match, at most MaxContext
 	After      int   // and after it
@@ -39,8 +41,10 @@ func (q *Query) matcher() (*matcher, error) {
 		return nil, errors.New("the query has a text and a pattern: give one of them")
 	case q.Text == "" && q.Pattern == "":
 		return nil, errors.New("the query has neither a text nor a pattern: give one of them")
-	case len(q.Text)+len(q.Pattern) > MaxQueryBytes:
-		return nil, fmt.Errorf("the query has %d bytes, and may have %d", len(q.Text)+len(q.Pattern), MaxQueryBytes)
+	case len(q.Text) > MaxTextBytes:
+		return nil, fmt.Errorf("the text has %d bytes, and may have %d", len(q.Text), MaxTextBytes)
+	case len(q.Pattern) > MaxPatternBytes:
+		return nil, fmt.Errorf("the pattern has %d bytes, and may have %d", len(q.Pattern), MaxPatternBytes)
 	case q.Before < 0 || q.Before > MaxContext || q.After < 0 || q.After > MaxContext:
 		return nil, fmt.Errorf("the query asks for %d lines before and %d after a match; there may be 0 to %d", q.Before, q.After, MaxContext)
 	case q.MaxMatches < 0 || q.MaxMatches > MaxMatches:
@@ -69,8 +73,8 @@ func patternMatcher(pattern string, ignoreCase bool) (*matcher, error) {
 	if err != nil {
 		return nil, explain(pattern, err)
 	}
-	if n := size(tree); n > maxInstructions {
-		return nil, fmt.Errorf("the pattern compiles to some %d instructions, and may to %d: repeat less in it", n, maxInstructions)
+	if n := size(tree); n > len(pattern)+maxRepeated {
+		return nil, fmt.Errorf("the pattern compiles to some %d instructions, and may to %d: repeat less in it", n, len(pattern)+maxRepeated)
 	}
 	if ignoreCase {
 		pattern = "(?i)" + pattern

@@ -10,12 +10,12 @@ import (
 
 // The limits of what a search keeps.
 const (
-	maxText    = 4 << 10  // bytes of a line that matches
-	maxContext = 1 << 10  // bytes of a line of the context
-	maxResult  = 32 << 20 // bytes of a result, about
+	maxMatchText   = 4 << 10  // bytes of a line that matches
+	maxContextText = 1 << 10  // bytes of a line of the context
+	maxResult      = 32 << 20 // bytes of a result, about
 	// window is how much of a line is looked at at a time, and overlap how much of that is looked at again with what follows.
 	window  = 64 << 10
-	overlap = MaxQueryBytes
+	overlap = MaxTextBytes
 )
 
 // ContextLine is a line near one that matches.
@@ -89,7 +89,8 @@ func NewSearch(q Query) (*Search, error) {
 	return &Search{query: q, matcher: m, window: window, overlap: overlap}, nil
 }
 
-// Write takes the next piece of the log; of channels that are not searched, too, because their line ends count.
+// Write takes the next piece of the log; of channels that are not searched, too, because their line ends count. A pattern that is
+// made to be slow may take it some seconds for 256 KiB, so who searches for others looks at the time between pieces.
 func (s *Search) Write(p Piece) {
 	if s.query.Step >= 0 && s.query.Step != p.Step || s.query.Stream != 0 && s.query.Stream != p.Stream {
 		s.newlines += uint64(bytes.Count(p.Data, lineEnd))
@@ -103,7 +104,7 @@ func (s *Search) Write(p Piece) {
 		line := &c.of.line
 		if !line.begun {
 			line.ContextLine = ContextLine{Line: s.newlines, Offset: p.Offset + uint64(len(p.Data)-len(d)), Time: p.Time}
-			if n := bytes.LastIndexByte(d[:min(len(d), s.window+1)], '\n') + 1; n > 0 {
+			if n := bytes.LastIndexByte(d[:min(len(d), s.window)], '\n') + 1; n > 0 {
 				s.search(c, line.ContextLine, d[:n])
 				d = d[n:]
 				continue
@@ -143,7 +144,7 @@ func (s *Search) room() bool {
 	return len(s.result.Matches) < s.query.MaxMatches && s.memory < maxResult
 }
 
-// search takes whole lines, none longer than a window, of which it is told where the first begins.
+// search takes whole lines, which fit into a window, of which it is told where the first begins.
 func (s *Search) search(c *state[searched], first ContextLine, text []byte) {
 	s.follow(c, func(after []ContextLine) []ContextLine { return s.below(after, first, text) })
 	s.matcher.load(text[:len(text)-1], true)
@@ -203,7 +204,7 @@ func (s *Search) below(after []ContextLine, line ContextLine, text []byte) []Con
 
 // with is a line with a copy of its text, or of the beginning of it.
 func (l ContextLine) with(text []byte) ContextLine {
-	l.Text, l.Cut = bytes.Clone(text[:min(len(text), maxContext)]), len(text) > maxContext
+	l.Text, l.Cut = bytes.Clone(text[:min(len(text), maxContextText)]), len(text) > maxContextText
 	return l
 }
 
@@ -240,11 +241,11 @@ func (s *Search) weigh(lines []ContextLine) {
 
 // match makes a match of a line, or of the part of it that was looked at.
 func (c channel) match(line ContextLine, text []byte, h hit) *Match {
-	from := max(0, min(h.start-(maxText-(h.end-h.start))/2, len(text)-maxText, h.start))
+	from := max(0, min(h.start-(maxMatchText-(h.end-h.start))/2, len(text)-maxMatchText, h.start))
 	for from > 0 && from < h.start && !utf8.RuneStart(text[from]) {
 		from++
 	}
-	to := min(len(text), from+maxText)
+	to := min(len(text), from+maxMatchText)
 	line.Text, line.Cut = bytes.Clone(text[from:to]), to < len(text)
 	return &Match{
 		ContextLine: line, Step: c.step, Stream: c.stream,
