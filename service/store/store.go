@@ -146,7 +146,7 @@ type LogBlock struct {
 	Bytes  uint32    // how many of the attempt's bytes it holds, at least one
 	Line   uint64    // line ends in the attempt before it
 	Lines  uint32    // line ends in it
-	Time   time.Time // when its first byte was read, or one before it, if that was later: it never goes back
+	Time   time.Time // when its first byte was read, or one before it, if that was later
 	Data   []byte    // what it holds; stores keep it as it is
 }
 
