@@ -32,7 +32,7 @@ var rules = []rule{
 	{"service/store", []string{"service/job"}, none, nil, "a port knows the domain only"},
 	{"service/bus", []string{"service/job"}, none, nil, "a port knows the domain only"},
 	{"service/orchestrator", []string{"service/job", "service/store", "service/bus", "service/scheduler"}, none, nil, "use cases know no adapter, no protos and no transport"},
-	{"service/logs", []string{"service/job", "service/store"}, none, nil, "use cases know no adapter, no protos and no transport"},
+	{"service/logs", []string{"service/job", "service/store"}, []string{"github.com/klauspost/compress/zstd"}, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/logs/lines", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/..."}, "what a log says by lines is pure: bytes in, values out"},
 	{"service/fleet", []string{"service/job", "service/store", "service/logs", "service/orchestrator"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/identity", []string{"service/job", "service/store"}, []string{"github.com/oklog/ulid/v2"}, nil, "use cases know no adapter, no protos and no transport"},

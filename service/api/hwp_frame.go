@@ -9,13 +9,14 @@ import (
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
 // frameContent is a frame of an agent, taken apart.
 type frameContent struct {
-	chunks    []store.Chunk
+	chunks    []logs.Chunk
 	ends      []store.LogEnd
 	reports   []orchestrator.Report
 	heartbeat bool
@@ -122,7 +123,7 @@ func (f *frameContent) addChunk(p *hwpv1.LogChunk) error {
 	if err != nil {
 		return err
 	}
-	f.chunks = append(f.chunks, store.Chunk{
+	f.chunks = append(f.chunks, logs.Chunk{
 		Ref: store.LogRef{Job: id, Attempt: p.GetAttempt()}, Offset: p.GetOffset(), Step: p.GetStep(), Stream: stream,
 		Time: time.Unix(0, p.GetTimestamp()), Data: data,
 	})

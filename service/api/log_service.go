@@ -187,13 +187,16 @@ func (t *tail) ended(ctx context.Context, end *store.LogEnd) (hodeiv1.LogState, 
 			return 0, "", err
 		}
 	}
+	if end.Removed != "" && t.offset < end.Bytes {
+		return hodeiv1.LogState_LOG_STATE_GAP, fmt.Sprintf("bytes %d-%d are gone: %s", t.offset, end.Bytes, end.Removed), nil
+	}
 	if end.Missing != "" {
 		return hodeiv1.LogState_LOG_STATE_GAP, fmt.Sprintf("bytes from %d on are missing: %s", t.offset, end.Missing), nil
 	}
 	return hodeiv1.LogState_LOG_STATE_COMPLETE, "", nil
 }
 
-func (t *tail) send(chunks []store.Chunk, completeness *hodeiv1.LogCompleteness) error {
+func (t *tail) send(chunks []logs.Chunk, completeness *hodeiv1.LogCompleteness) error {
 	res := &hodeiv1.TailLogsResponse{
 		Cursor:       &hodeiv1.LogCursor{Attempt: t.attempt, Offset: strconv.FormatUint(t.offset, 10)},
 		Completeness: completeness,

@@ -201,7 +201,7 @@ func TestAgentMayWriteOnlyTheLogsOfItsAttempts(t *testing.T) {
 	s := openSession(t, f, ref)
 	next(t, s)
 	mine, foreign := store.LogRef{Job: ref.Job, Attempt: 1}, store.LogRef{Job: job.ID{9}, Attempt: 1}
-	err := s.Append([]store.Chunk{{Ref: mine}, {Ref: foreign}}, []store.LogEnd{{Ref: foreign}, {Ref: mine}})
+	err := s.Append([]logs.Chunk{{Ref: mine}, {Ref: foreign}}, []store.LogEnd{{Ref: foreign}, {Ref: mine}})
 	if err != nil || keeper.refused != 2 || len(keeper.appended) != 1 || len(keeper.appended[0].Chunks) != 1 || len(keeper.appended[0].Ends) != 1 {
 		t.Fatalf("appended %+v, %v", keeper.appended, err)
 	}

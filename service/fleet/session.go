@@ -266,9 +266,9 @@ func (s *Session) AgentDrains(ctx context.Context, draining bool) error {
 
 // Append takes in output; the agent gets LogAcks once it is durable. Output of attempts that the agent was never given is
 // left out, whatever the reason for it.
-func (s *Session) Append(chunks []store.Chunk, ends []store.LogEnd) error {
+func (s *Session) Append(chunks []logs.Chunk, ends []store.LogEnd) error {
 	before := len(chunks) + len(ends)
-	chunks = slices.DeleteFunc(chunks, func(c store.Chunk) bool { return !s.Owns(c.Ref) })
+	chunks = slices.DeleteFunc(chunks, func(c logs.Chunk) bool { return !s.Owns(c.Ref) })
 	ends = slices.DeleteFunc(ends, func(e store.LogEnd) bool { return !s.Owns(e.Ref) })
 	if n := before - len(chunks) - len(ends); n > 0 {
 		s.fleet.metrics.OutputRefused(n)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
-// readBytes is how much one read of the store returns at most.
-const readBytes = 512 << 10
+const (
+	readBytes   = 512 << 10 // the most that one read of a log returns
+	storedBytes = 64 << 10  // what one read asks the store for; it is compressed
+)
 
 // State returns how far a log has come, and its end when it has one.
 func (s *Service) State(ctx context.Context, ref store.LogRef) (store.LogState, error) {
@@ -36,9 +39,39 @@ func (s *Service) Settled(ref store.LogRef) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.heads[ref]; h != nil {
-		close(h.grown)
-		h.grown = make(chan struct{})
+		h.wake()
 	}
+}
+
+// Remove deletes the bytes of logs that have ended and keeps their ends, which say why from then on. It returns when that is
+// durable, and readers are told. One log that has not ended makes it fail, and nothing is removed. A log that was removed
+// before stays as it is.
+func (s *Service) Remove(ctx context.Context, refs []store.LogRef, why string) error {
+	if why == "" {
+		return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "logs are removed without a reason; say why")
+	}
+	var ends []store.LogEnd
+	for _, ref := range refs {
+		state, err := s.store.LogState(ctx, ref)
+		switch {
+		case err != nil:
+			return fmt.Errorf("removing the log of %s attempt %d: %w", ref.Job, ref.Attempt, err)
+		case state.End == nil:
+			return job.Errorf(job.CodePrecondition, job.ReasonInvalidArgument,
+				"the log of %s attempt %d has not ended; it can be removed when it has", ref.Job, ref.Attempt)
+		case state.End.Removed == "":
+			end := *state.End
+			end.Removed = why
+			ends = append(ends, end)
+		}
+	}
+	if err := s.store.RemoveLogs(ctx, ends); err != nil {
+		return fmt.Errorf("removing %d logs: %w", len(ends), err)
+	}
+	for i := range ends {
+		s.Settled(ends[i].Ref)
+	}
+	return nil
 }
 
 // Tail reads a log from a position on.
@@ -69,17 +102,14 @@ func (t *Tail) Close() {
 func (t *Tail) Offset() uint64 { return t.offset }
 
 // Read returns what is stored from the reader's position on, a bounded piece of it, and moves on. When there is nothing it
-// returns no chunks and how the log stands: its end, when it has ended, and else a channel that is closed when it may have
-// grown.
-func (t *Tail) Read(ctx context.Context) (chunks []store.Chunk, end *store.LogEnd, grown <-chan struct{}, err error) {
+// returns no chunks and how the log stands: its end, when it has ended or was removed, and else a channel that is closed when
+// it may have grown.
+func (t *Tail) Read(ctx context.Context) (chunks []Chunk, end *store.LogEnd, grown <-chan struct{}, err error) {
 	t.service.mu.Lock()
 	grown = t.head.grown // before the read, so that nothing that is stored after it goes unseen
 	t.service.mu.Unlock()
-	chunks, err = t.service.store.ReadLogs(ctx, t.ref, t.offset, readBytes)
+	chunks, err = t.chunks(ctx)
 	if err != nil || len(chunks) > 0 {
-		if n := len(chunks); n > 0 {
-			t.offset = chunks[n-1].Offset + uint64(len(chunks[n-1].Data))
-		}
 		return chunks, nil, nil, err
 	}
 	state, err := t.service.store.LogState(ctx, t.ref)
@@ -87,4 +117,38 @@ func (t *Tail) Read(ctx context.Context) (chunks []store.Chunk, end *store.LogEn
 		return nil, nil, grown, err
 	}
 	return nil, state.End, nil, nil
+}
+
+// chunks returns what is stored from the reader's position on, a bounded piece of it, and moves on.
+func (t *Tail) chunks(ctx context.Context) ([]Chunk, error) {
+	blocks, err := t.service.store.ReadLogs(ctx, t.ref, t.offset, storedBytes)
+	if err != nil {
+		return nil, err
+	}
+	var chunks []Chunk
+	size := 0
+	for i := range blocks {
+		if size += int(blocks[i].Bytes); i > 0 && size > readBytes {
+			break
+		}
+		more, err := t.service.codec.decode(&blocks[i])
+		if err != nil && len(chunks) == 0 {
+			return nil, err
+		}
+		if err != nil {
+			break // the next read says so
+		}
+		for _, c := range more {
+			end := c.Offset + uint64(len(c.Data))
+			if end <= t.offset {
+				continue
+			}
+			if c.Offset < t.offset {
+				c.Data, c.Offset = c.Data[t.offset-c.Offset:], t.offset
+			}
+			chunks = append(chunks, c)
+			t.offset = end
+		}
+	}
+	return chunks, nil
 }

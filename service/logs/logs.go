@@ -27,6 +27,7 @@ type Metrics interface{ LogBytes(n int) }
 // Service is the log keeper. Run must be running for appends to be written. All methods may be called at once.
 type Service struct {
 	store   store.Logs
+	codec   codec
 	metrics Metrics
 	logger  *slog.Logger
 
@@ -36,28 +37,39 @@ type Service struct {
 	held    map[store.LogRef]uint64 // during a pause, how far what waits for its end goes; nil: there is none
 	ready   chan struct{}
 	heads   map[store.LogRef]*head
+
+	unsealed sealings
 }
 
 // head is the writing end of a log that is followed or was written to lately.
 type head struct {
-	bytes   uint64 // taken in: stored, or in the queue before it
+	bytes   uint64   // taken in: stored, or in the commit under way
+	at      position // where the next block begins
+	small   small
 	ended   bool
 	readers int
 	loaded  bool
 	grown   chan struct{} // closed and replaced when something was stored
 }
 
+// wake tells readers that something has changed; the caller holds the lock.
+func (h *head) wake() {
+	close(h.grown)
+	h.grown = make(chan struct{})
+}
+
 // New makes a service on a store.
 func New(logs store.Logs, metrics Metrics, logger *slog.Logger) *Service {
 	return &Service{
-		store: logs, metrics: metrics, logger: logger,
+		store: logs, codec: newCodec(), metrics: metrics, logger: logger,
 		ready: make(chan struct{}, 1), heads: make(map[store.LogRef]*head),
+		unsealed: sealings{tasks: make(map[store.LogRef]sealing), ready: make(chan struct{}, 1)},
 	}
 }
 
 // Append is what one agent sent: chunks and ends, in order.
 type Append struct {
-	Chunks []store.Chunk
+	Chunks []Chunk
 	Ends   []store.LogEnd
 	// Done is called after the commit with how far each log has come; from the writer, so it must not block.
 	Done func([]Ack)
@@ -90,8 +102,14 @@ func (s *Service) Append(a *Append) error {
 }
 
 // Run writes what was appended until the context ends. Like the reactor it makes one commit of all that has gathered. It
-// returns an error when a commit failed; then the process must end, because acknowledgements can no longer be trusted.
+// returns an error when a commit failed; then the process must end, because acknowledgements can no longer be trusted. When it
+// returns, nothing of the service uses the store any more but readers.
 func (s *Service) Run(ctx context.Context) error {
+	var sealer sync.WaitGroup
+	defer sealer.Wait()
+	sealing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sealer.Go(func() { s.sealAll(sealing) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,14 +183,18 @@ func (s *Service) take() []*Append {
 }
 
 func (s *Service) write(ctx context.Context, batch []*Append) error {
-	w := &writing{service: s, ctx: context.WithoutCancel(ctx), touched: make(map[store.LogRef]*head)}
+	w := &writing{service: s, ctx: context.WithoutCancel(ctx), parts: make(map[store.LogRef]*part)}
 	for _, a := range batch {
 		if err := w.add(a); err != nil {
 			return err
 		}
 	}
-	if len(w.chunks)+len(w.ends) > 0 {
-		if err := s.store.AppendLogs(w.ctx, w.chunks, w.ends); err != nil {
+	blocks, err := w.blocks()
+	if err != nil {
+		return err
+	}
+	if len(blocks)+len(w.ends) > 0 {
+		if err := s.store.AppendLogs(w.ctx, blocks, w.ends); err != nil {
 			return fmt.Errorf("the store refused %d bytes of logs, so the server stops rather than lose them: %w", w.bytes, err)
 		}
 		s.metrics.LogBytes(w.bytes)
@@ -182,10 +204,10 @@ func (s *Service) write(ctx context.Context, batch []*Append) error {
 	for i, a := range batch {
 		acks[i] = w.acks(a)
 	}
-	for ref, h := range w.touched {
-		close(h.grown)
-		h.grown = make(chan struct{})
-		s.drop(ref, h)
+	for ref, p := range w.parts {
+		s.written(ref, p.head)
+		p.head.wake()
+		s.drop(ref, p.head)
 	}
 	s.mu.Unlock()
 	for i, a := range batch {

@@ -35,7 +35,9 @@ type failingLogs struct{ store.Logs }
 
 var errDisk = errors.New("disk full")
 
-func (failingLogs) AppendLogs(context.Context, []store.Chunk, []store.LogEnd) error { return errDisk }
+func (failingLogs) AppendLogs(context.Context, []store.LogBlock, []store.LogEnd) error {
+	return errDisk
+}
 
 // fataler is a testing.T or a rapid.T.
 type fataler interface {
@@ -65,11 +67,11 @@ func newService(t fataler) (*logs.Service, *counter, func()) {
 
 var ref = store.LogRef{Job: job.ID{1}, Attempt: 1}
 
-func chunk(offset int, data string) store.Chunk {
-	return store.Chunk{Ref: ref, Offset: uint64(offset), Stream: store.Stdout, Time: time.Unix(1, 0), Data: []byte(data)}
+func chunk(offset int, data string) logs.Chunk {
+	return logs.Chunk{Ref: ref, Offset: uint64(offset), Stream: store.Stdout, Time: time.Unix(1, 0), Data: []byte(data)}
 }
 
-func send(t fataler, s *logs.Service, chunks []store.Chunk, ends ...store.LogEnd) []logs.Ack {
+func send(t fataler, s *logs.Service, chunks []logs.Chunk, ends ...store.LogEnd) []logs.Ack {
 	t.Helper()
 	done := make(chan []logs.Ack, 1)
 	if err := s.Append(&logs.Append{Chunks: chunks, Ends: ends, Done: func(acks []logs.Ack) { done <- acks }}); err != nil {
@@ -109,7 +111,7 @@ func TestEveryByteIsTakenOnce(t *testing.T) {
 		data := rapid.SliceOfN(rapid.Byte(), 1, 200).Draw(t, "data")
 		have := 0
 		for range rapid.IntRange(1, 20).Draw(t, "appends") {
-			var chunks []store.Chunk
+			var chunks []logs.Chunk
 			for range rapid.IntRange(1, 3).Draw(t, "chunks") {
 				from := rapid.IntRange(0, len(data)-1).Draw(t, "from")
 				to := rapid.IntRange(from+1, len(data)).Draw(t, "to")
@@ -132,13 +134,13 @@ func TestEndIsTakenOnlyWhenEverythingIsThere(t *testing.T) {
 	t.Parallel()
 	s, _, stop := newService(t)
 	defer stop()
-	if acks := send(t, s, []store.Chunk{chunk(0, "abc")}, store.LogEnd{Ref: ref, Bytes: 5}); acks[0].Ended {
+	if acks := send(t, s, []logs.Chunk{chunk(0, "abc")}, store.LogEnd{Ref: ref, Bytes: 5}); acks[0].Ended {
 		t.Error("a log of 3 bytes ended with 5")
 	}
-	if acks := send(t, s, []store.Chunk{chunk(3, "de")}, store.LogEnd{Ref: ref, Bytes: 5}); !acks[0].Ended || acks[0].Offset != 5 {
+	if acks := send(t, s, []logs.Chunk{chunk(3, "de")}, store.LogEnd{Ref: ref, Bytes: 5}); !acks[0].Ended || acks[0].Offset != 5 {
 		t.Errorf("the acknowledgement is %+v", acks)
 	}
-	if acks := send(t, s, []store.Chunk{chunk(5, "late")}); acks[0].Offset != 5 || !acks[0].Ended {
+	if acks := send(t, s, []logs.Chunk{chunk(5, "late")}); acks[0].Offset != 5 || !acks[0].Ended {
 		t.Errorf("a chunk after the end gave %+v", acks)
 	}
 	if err := s.Close(t.Context(), ref, "too late"); err != nil {
@@ -164,7 +166,7 @@ func TestFollowerSeesWhatIsWrittenAndThenTheEnd(t *testing.T) {
 			if err != nil || len(chunks) != 0 || end != nil {
 				t.Fatalf("before anything was written: %v, %v, %v", chunks, end, err)
 			}
-			go send(t, s, []store.Chunk{chunk(3*i, text)})
+			go send(t, s, []logs.Chunk{chunk(3*i, text)})
 			<-grown
 			if chunks, _, _, err = tail.Read(t.Context()); err != nil || len(chunks) != 1 || string(chunks[0].Data) != text {
 				t.Fatalf("got %v, %v; want %q", chunks, err, text)
@@ -195,7 +197,7 @@ func TestFailedAppendIsNotAcknowledged(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(t.Context()) }()
 	acknowledged := func([]logs.Ack) { t.Error("bytes that were not stored were acknowledged") }
-	if err := s.Append(&logs.Append{Chunks: []store.Chunk{chunk(0, "x")}, Done: acknowledged}); err != nil {
+	if err := s.Append(&logs.Append{Chunks: []logs.Chunk{chunk(0, "x")}, Done: acknowledged}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; !errors.Is(err, errDisk) {
@@ -212,13 +214,13 @@ func TestPausedOutputWaitsAndIsWrittenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c, stop := newService(t)
 		defer stop()
-		send(t, s, []store.Chunk{chunk(0, "one")})
+		send(t, s, []logs.Chunk{chunk(0, "one")})
 		s.Pause(true)
 		acks := make(chan []logs.Ack, 3)
 		appends := []*logs.Append{
-			{Chunks: []store.Chunk{chunk(3, "two"), chunk(6, "three")}},
-			{Chunks: []store.Chunk{chunk(3, "two"), chunk(6, "three")}}, // of a new session
-			{Chunks: []store.Chunk{chunk(11, "four")}, Ends: []store.LogEnd{{Ref: ref, Bytes: 15}}},
+			{Chunks: []logs.Chunk{chunk(3, "two"), chunk(6, "three")}},
+			{Chunks: []logs.Chunk{chunk(3, "two"), chunk(6, "three")}}, // of a new session
+			{Chunks: []logs.Chunk{chunk(11, "four")}, Ends: []store.LogEnd{{Ref: ref, Bytes: 15}}},
 		}
 		for _, a := range appends {
 			a.Done = func(a []logs.Ack) { acks <- a }
@@ -254,7 +256,7 @@ func TestServiceStopsDuringAPause(t *testing.T) {
 	s, _, stop := newService(t)
 	s.Pause(true)
 	acknowledged := func([]logs.Ack) { t.Error("bytes that were not stored were acknowledged") }
-	if err := s.Append(&logs.Append{Chunks: []store.Chunk{chunk(0, "x")}, Done: acknowledged}); err != nil {
+	if err := s.Append(&logs.Append{Chunks: []logs.Chunk{chunk(0, "x")}, Done: acknowledged}); err != nil {
 		t.Fatal(err)
 	}
 	stop()

@@ -10,10 +10,15 @@ import (
 type writing struct {
 	service *Service
 	ctx     context.Context //nolint:containedctx // lives as long as one commit
-	chunks  []store.Chunk
+	parts   map[store.LogRef]*part
 	ends    []store.LogEnd
 	bytes   int
-	touched map[store.LogRef]*head
+}
+
+// part is what a commit writes to one log.
+type part struct {
+	head   *head
+	chunks []Chunk
 }
 
 // add takes from an append what the log does not have yet. A chunk that lies behind is left out, one that overlaps is cut,
@@ -21,10 +26,11 @@ type writing struct {
 func (w *writing) add(a *Append) error {
 	for i := range a.Chunks {
 		chunk := a.Chunks[i]
-		h, err := w.head(chunk.Ref)
+		p, err := w.part(chunk.Ref)
 		if err != nil {
 			return err
 		}
+		h := p.head
 		if h.ended || chunk.Offset > h.bytes || chunk.Offset+uint64(len(chunk.Data)) <= h.bytes {
 			continue
 		}
@@ -32,13 +38,14 @@ func (w *writing) add(a *Append) error {
 		chunk.Offset = h.bytes
 		h.bytes += uint64(len(chunk.Data))
 		w.bytes += len(chunk.Data)
-		w.chunks = append(w.chunks, chunk)
+		p.chunks = append(p.chunks, chunk)
 	}
 	for _, end := range a.Ends {
-		h, err := w.head(end.Ref)
+		p, err := w.part(end.Ref)
 		if err != nil {
 			return err
 		}
+		h := p.head
 		if h.ended || (end.Missing == "" && end.Bytes != h.bytes) {
 			continue
 		}
@@ -49,15 +56,35 @@ func (w *writing) add(a *Append) error {
 	return nil
 }
 
-func (w *writing) head(ref store.LogRef) (*head, error) {
-	if h := w.touched[ref]; h != nil {
-		return h, nil
+func (w *writing) part(ref store.LogRef) (*part, error) {
+	if p := w.parts[ref]; p != nil {
+		return p, nil
 	}
 	h, err := w.service.acquire(w.ctx, ref)
-	if err == nil {
-		w.touched[ref] = h
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	p := &part{head: h}
+	w.parts[ref] = p
+	return p, nil
+}
+
+// blocks encodes what is new, in as few blocks as hold it.
+func (w *writing) blocks() ([]store.LogBlock, error) {
+	var blocks []store.LogBlock
+	for _, p := range w.parts {
+		for rest := p.chunks; len(rest) > 0; {
+			var chunks []Chunk
+			chunks, rest = cut(rest)
+			b, err := w.service.codec.encode(chunks, &p.head.at)
+			if err != nil {
+				return nil, err
+			}
+			p.head.small.add(&b)
+			blocks = append(blocks, b)
+		}
+	}
+	return blocks, nil
 }
 
 // acks says how far the logs of an append have come.
@@ -65,9 +92,9 @@ func (w *writing) acks(a *Append) []Ack {
 	seen := make(map[store.LogRef]bool)
 	var out []Ack
 	add := func(ref store.LogRef) {
-		if h := w.touched[ref]; h != nil && !seen[ref] {
+		if p := w.parts[ref]; p != nil && !seen[ref] {
 			seen[ref] = true
-			out = append(out, Ack{Ref: ref, Offset: h.bytes, Ended: h.ended})
+			out = append(out, Ack{Ref: ref, Offset: p.head.bytes, Ended: p.head.ended})
 		}
 	}
 	for i := range a.Chunks {
@@ -103,6 +130,10 @@ func (s *Service) acquire(ctx context.Context, ref store.LogRef) (*head, error) 
 	}
 	if !h.loaded {
 		h.loaded, h.bytes, h.ended = true, state.Bytes, state.End != nil
+		h.at.line = state.Lines
+		if state.Bytes > 0 {
+			h.small.blocks = 2 // or more, or less
+		}
 	}
 	return h, nil
 }

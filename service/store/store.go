@@ -139,15 +139,19 @@ type LogRef struct {
 	Attempt int32
 }
 
-// Chunk is a run of bytes that one step wrote to one stream. Offset counts the bytes of the attempt before it.
-type Chunk struct {
+// LogBlock is a run of an attempt's bytes, as the log keeper encodes them. Line ends are the bytes '\n'.
+type LogBlock struct {
 	Ref    LogRef
-	Offset uint64
-	Step   int32
-	Stream Stream
-	Time   time.Time
-	Data   []byte
+	Offset uint64    // bytes of the attempt before it
+	Bytes  uint32    // how many of the attempt's bytes it holds, at least one
+	Line   uint64    // line ends in the attempt before it
+	Lines  uint32    // line ends in it
+	Time   time.Time // when its first byte was read, or one before it, if that was later
+	Data   []byte    // what it holds; stores keep it as it is
 }
+
+// End is the offset behind the block.
+func (b *LogBlock) End() uint64 { return b.Offset + uint64(b.Bytes) }
 
 // LogEnd closes the log of an attempt.
 type LogEnd struct {
@@ -155,6 +159,7 @@ type LogEnd struct {
 	Bytes   uint64        // how many the attempt wrote
 	Streams []StreamTotal // those that have bytes
 	Missing string        // why bytes between what is stored and Bytes will never come; empty: the log is complete
+	Removed string        // why the bytes are gone that were stored; empty: they are there
 }
 
 // StreamTotal proves that a stream is complete.
@@ -167,20 +172,28 @@ type StreamTotal struct {
 
 // Logs keeps what jobs write.
 type Logs interface {
-	// AppendLogs writes chunks and ends, all or nothing, durably when it returns nil. The caller sees to it that the chunks
+	// AppendLogs writes blocks and ends, all or nothing, durably when it returns nil. The caller sees to it that the blocks
 	// of an attempt follow each other without gap or overlap.
-	AppendLogs(ctx context.Context, chunks []Chunk, ends []LogEnd) error
-	// ReadLogs returns the chunks of an attempt from the one that contains offset on, in order, until their data has
-	// maxBytes bytes or the log ends; always at least one when there is one. The first is cut so that it begins at offset.
-	ReadLogs(ctx context.Context, ref LogRef, offset uint64, maxBytes int) ([]Chunk, error)
-	// LogState returns how many bytes of an attempt's log are stored, without reading them, and its end if that is stored.
+	AppendLogs(ctx context.Context, blocks []LogBlock, ends []LogEnd) error
+	// ReadLogs returns the blocks of an attempt from the one that contains offset on, whole and in order, until their data
+	// has maxBytes bytes or the log ends, or perhaps some less; at least one when there is one. They are as they were at one
+	// moment.
+	ReadLogs(ctx context.Context, ref LogRef, offset uint64, maxBytes int) ([]LogBlock, error)
+	// MergeLogs puts each of the blocks, which must not overlap, in the place of those that begin inside it. One that does not
+	// hold exactly the bytes that they hold together changes nothing; so it is when they were removed meanwhile. Readers see
+	// what was before or what is after. A loss of power may undo it, but never loses a byte.
+	MergeLogs(ctx context.Context, blocks []LogBlock) error
+	// RemoveLogs deletes the blocks of logs and replaces their ends, all or nothing, durably when it returns nil. A log whose
+	// end is not stored stays as it is.
+	RemoveLogs(ctx context.Context, ends []LogEnd) error
+	// LogState returns how much of an attempt's log is stored, without reading it, and its end if that is stored.
 	LogState(ctx context.Context, ref LogRef) (LogState, error)
 }
 
 // LogState is how far a log has come.
 type LogState struct {
-	Bytes uint64
-	End   *LogEnd
+	Bytes, Lines uint64 // stored; none when they were removed
+	End          *LogEnd
 }
 
 // Record is a small piece of state that one use case owns: a token's hash, a worker's drain flag, the server's term.

@@ -30,11 +30,6 @@ type Store struct {
 	newest   job.ID // the largest id that was accepted
 }
 
-type logData struct {
-	chunks []store.Chunk
-	end    *store.LogEnd
-}
-
 // New makes an empty store.
 func New() *Store {
 	return &Store{
@@ -239,64 +234,6 @@ func (s *Store) Request(_ context.Context, id string) (r store.Request, err erro
 		err = job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument, "request_id %q was not used", id)
 	}
 	return r, err
-}
-
-// AppendLogs implements store.Logs.
-func (s *Store) AppendLogs(_ context.Context, chunks []store.Chunk, ends []store.LogEnd) error {
-	return s.write(func() {
-		for _, c := range chunks {
-			c.Data = slices.Clone(c.Data)
-			d := s.log(c.Ref)
-			d.chunks = append(d.chunks, c)
-		}
-		for _, e := range ends {
-			s.log(e.Ref).end = &e
-		}
-	})
-}
-
-func (s *Store) log(ref store.LogRef) *logData {
-	d := s.logs[ref]
-	if d == nil {
-		d = new(logData)
-		s.logs[ref] = d
-	}
-	return d
-}
-
-// ReadLogs implements store.Logs.
-func (s *Store) ReadLogs(_ context.Context, ref store.LogRef, offset uint64, maxBytes int) (out []store.Chunk, err error) {
-	err = s.read(func() {
-		d := s.logs[ref]
-		if d == nil {
-			return
-		}
-		for bytes, i := 0, 0; i < len(d.chunks) && bytes < max(maxBytes, 1); i++ {
-			c := d.chunks[i]
-			if c.Offset+uint64(len(c.Data)) <= offset {
-				continue
-			}
-			if c.Offset < offset {
-				c.Data, c.Offset = c.Data[offset-c.Offset:], offset
-			}
-			out = append(out, c)
-			bytes += len(c.Data)
-		}
-	})
-	return out, err
-}
-
-// LogState implements store.Logs.
-func (s *Store) LogState(_ context.Context, ref store.LogRef) (state store.LogState, err error) {
-	err = s.read(func() {
-		if d := s.logs[ref]; d != nil {
-			state.End = d.end
-			if n := len(d.chunks); n > 0 {
-				state.Bytes = d.chunks[n-1].Offset + uint64(len(d.chunks[n-1].Data))
-			}
-		}
-	})
-	return state, err
 }
 
 // Record implements store.Records.

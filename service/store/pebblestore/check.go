@@ -47,9 +47,7 @@ func (s *Store) openNote(disk vfs.FS, dir string, lock *pebble.Lock) (*note, err
 		err = beginNote(disk, dir)
 	case errors.Is(err, fs.ErrNotExist):
 		if found.Exists {
-			if err := s.checkEarlier(disk, dir, lock, damaged(noteName+" is gone, which says what was synced")); err != nil {
-				return nil, err
-			}
+			return nil, damaged(noteName + " is gone, which says what was synced")
 		}
 		err = beginNote(disk, dir)
 	}
@@ -80,26 +78,6 @@ func (s *Store) openNote(disk vfs.FS, dir string, lock *pebble.Lock) (*note, err
 		return nil, errors.Join(err, n.file.Close())
 	}
 	return n, nil
-}
-
-// checkEarlier returns the error unless a store is of a version that kept no note. It changes nothing in the folder.
-func (s *Store) checkEarlier(disk vfs.FS, dir string, lock *pebble.Lock, gone error) error {
-	db, err := pebble.Open(dir, &pebble.Options{FS: disk, Lock: lock, ReadOnly: true, Logger: pebbleLogger{s}})
-	if err != nil {
-		return err
-	}
-	value, closer, err := db.Get([]byte{formatPrefix})
-	switch {
-	case errors.Is(err, pebble.ErrNotFound): // an earlier version came no further
-		return db.Close()
-	case err != nil:
-		return errors.Join(err, db.Close())
-	}
-	isEarlier := len(value) == 1 && value[0] <= formatWithoutNote
-	if err := errors.Join(closer.Close(), db.Close()); err != nil || isEarlier {
-		return err
-	}
-	return gone
 }
 
 // beginNote writes a note that takes what is in a folder as it is, after making that durable. The folder has it whole or not

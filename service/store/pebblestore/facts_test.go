@@ -21,7 +21,7 @@ import (
 // ends job 2k-4, and writes a log's end, a request and the record that says k. Between commits output is appended.
 type history struct{ padding int }
 
-const chunkSize = 100
+const blockSize = 100
 
 var outputRef = store.LogRef{Job: jobID(2), Attempt: 1}
 
@@ -86,9 +86,9 @@ func logEnd(i int) store.LogEnd {
 	return store.LogEnd{Ref: store.LogRef{Job: jobID(2 * i), Attempt: 7}, Bytes: uint64(i)}
 }
 
-func output(offset int) store.Chunk {
-	data := bytes.Repeat([]byte{byte(offset / chunkSize)}, chunkSize)
-	return store.Chunk{Ref: outputRef, Offset: uint64(offset), Stream: store.Stdout, Time: time.Unix(1, 0).UTC(), Data: data}
+func output(offset int) store.LogBlock {
+	data := bytes.Repeat([]byte{byte(offset / blockSize)}, blockSize)
+	return store.LogBlock{Ref: outputRef, Offset: uint64(offset), Bytes: blockSize, Time: time.Unix(1, 0).UTC(), Data: data}
 }
 
 // write writes commit k and the output after it. It reports which of the two were acknowledged.
@@ -96,7 +96,7 @@ func (h history) write(ctx context.Context, s *pebblestore.Store, k int) (commit
 	if err := s.Commit(ctx, h.batch(k)); err != nil {
 		return false, false, err
 	}
-	err = s.AppendLogs(ctx, []store.Chunk{output((k - 1) * chunkSize)}, nil)
+	err = s.AppendLogs(ctx, []store.LogBlock{output((k - 1) * blockSize)}, nil)
 	return true, err == nil, err
 }
 
@@ -178,21 +178,21 @@ func (h history) checkOutput(ctx context.Context, s *pebblestore.Store, least, m
 	if err != nil {
 		return err
 	}
-	pieces := int(state.Bytes) / chunkSize
+	pieces := int(state.Bytes) / blockSize
 	if pieces < least || pieces > most {
 		return wrong("there are %d pieces of output, not %d to %d", pieces, least, most)
 	}
-	chunks, err := s.ReadLogs(ctx, outputRef, 0, 1<<30)
+	blocks, err := s.ReadLogs(ctx, outputRef, 0, 1<<30)
 	if err != nil {
 		return err
 	}
 	for i := range pieces {
-		if i >= len(chunks) || !reflect.DeepEqual(chunks[i], output(i*chunkSize)) {
+		if i >= len(blocks) || !reflect.DeepEqual(blocks[i], output(i*blockSize)) {
 			return wrong("piece %d of the output is something else", i)
 		}
 	}
-	if len(chunks) != pieces {
-		return wrong("%d pieces of output were read, and %d are there", len(chunks), pieces)
+	if len(blocks) != pieces {
+		return wrong("%d pieces of output were read, and %d are there", len(blocks), pieces)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 //	T                                       the last term, be64
 //	J <page> a                              a page of jobs as they were accepted, see storelog; written once
 //	J <page> z <commit be64>                how jobs of the page ended, those of one commit; written once
-//	L <job> <attempt be32> c <offset be64>  a log chunk
+//	L <job> <attempt be32> c <offset be64>  a block of a log
 //	L <job> <attempt be32> e                the end of a log
 //	h <commit be64>                         what one commit did to unfinished jobs
 //	k <kind> 0 <key>                        a small record
@@ -42,7 +42,7 @@ const (
 const (
 	partAccepted = 'a'
 	partEnded    = 'z'
-	partChunk    = 'c'
+	partBlock    = 'c'
 	partEnd      = 'e'
 )
 
@@ -91,12 +91,12 @@ func logKey(ref store.LogRef, part byte) []byte {
 	return append(binary.BigEndian.AppendUint32(idPrefix(nil, logPrefix, ref.Job), uint32(ref.Attempt)), part)
 }
 
-func chunkKey(ref store.LogRef, offset uint64) []byte {
-	return binary.BigEndian.AppendUint64(logKey(ref, partChunk), offset)
+func logBlockKey(ref store.LogRef, offset uint64) []byte {
+	return binary.BigEndian.AppendUint64(logKey(ref, partBlock), offset)
 }
 
-// chunkOffset returns the offset in a chunk's key.
-func chunkOffset(key []byte) (uint64, bool) {
+// blockOffset returns the offset in the key of a log's block.
+func blockOffset(key []byte) (uint64, bool) {
 	if len(key) < 8 {
 		return 0, false
 	}

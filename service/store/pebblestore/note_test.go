@@ -102,25 +102,6 @@ func TestWhatWasNotSyncedMayBeTorn(t *testing.T) {
 	}
 }
 
-// A store of a version that kept no note is taken as it is, once, however it was left.
-func TestStoreOfAVersionWithoutNoteIsUpgraded(t *testing.T) {
-	t.Parallel()
-	h := history{padding: 3000}
-	for how, whole := range grown(t, h, 9).each() {
-		edit(t, folder{"data", whole}, func(db *pebble.DB) error { return db.Set([]byte("F"), []byte{2}, pebble.Sync) })
-		remove(t, whole, noteName)
-		if n := commitsOf(t, h, whole, how); n != 9 {
-			t.Errorf("%s: an upgraded store has %d of 9 commits", how, n)
-		}
-		upgraded := copyOf(whole)
-		if n := commitsOf(t, h, whole, how+", again"); n != 9 {
-			t.Errorf("%s: an upgraded store has %d of 9 commits", how, n)
-		}
-		remove(t, upgraded, noteName)
-		checkRefused(t, upgraded, how, "SYNCED is gone")
-	}
-}
-
 // Damage to the note itself never makes a store serve less than it has.
 func TestDamagedNote(t *testing.T) {
 	t.Parallel()

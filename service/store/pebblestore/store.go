@@ -49,9 +49,9 @@ type Store struct {
 
 	*storelog.Jobs // of log
 	log            storelog.Log
-	term           uint64 // guarded by log
-	expiring       sync.Mutex
-	sweptTo        job.ID // where the next sweep goes on; guarded by expiring
+	term           uint64     // guarded by log
+	expiring       sync.Mutex // held while logs are removed or merged
+	sweptTo        job.ID     // where the next sweep goes on; guarded by expiring
 	spans          spans
 
 	calls gate
@@ -120,16 +120,13 @@ func (s *Store) pebbleOptions(options Options) *pebble.Options {
 	return p
 }
 
-// formatVersion is the layout of the keys and of what is beside Pebble's files. A store of a newer one is refused. A store without
-// a note becomes one with it when it is opened, and must have it from then on.
-const (
-	formatVersion     = 3
-	formatWithoutNote = 2
-)
+// formatVersion is the layout of the keys and of what is beside Pebble's files; a store of another one is refused. Since 3 there
+// is a note, and since 4 logs are kept in blocks.
+const formatVersion = 4
 
 func (s *Store) checkFormat(dir string) error {
 	value, err := s.get([]byte{formatPrefix})
-	if errors.Is(err, pebble.ErrNotFound) || err == nil && string(value) == string([]byte{formatWithoutNote}) {
+	if errors.Is(err, pebble.ErrNotFound) {
 		return s.write(s.db.NewBatch(), func(b *pebble.Batch) error { return b.Set([]byte{formatPrefix}, []byte{formatVersion}, nil) })
 	}
 	if err != nil {
@@ -155,13 +152,17 @@ func (s *Store) Close() error {
 
 // write fills a batch and commits it durably.
 func (s *Store) write(batch *pebble.Batch, fill func(*pebble.Batch) error) error {
+	return s.writeWith(pebble.Sync, batch, fill)
+}
+
+func (s *Store) writeWith(options *pebble.WriteOptions, batch *pebble.Batch, fill func(*pebble.Batch) error) error {
 	if err := fill(batch); err != nil {
 		return errors.Join(err, batch.Close())
 	}
 	if err := s.failed.Load(); err != nil {
 		return errors.Join(fmt.Errorf("the store takes no writes since one failed: %w", *err), batch.Close())
 	}
-	if err := batch.Commit(pebble.Sync); err != nil {
+	if err := batch.Commit(options); err != nil {
 		s.fail(err)
 		return err
 	}
@@ -237,7 +238,7 @@ func (s *Store) Commit(_ context.Context, b *store.Batch) error {
 		w := writer{batch: batch}
 		w.jobs(jobs)
 		for i := range b.Ends {
-			w.set(logKey(b.Ends[i].Ref, partEnd), storerecord.AppendLogEnd(w.value[:0], &b.Ends[i]))
+			w.logEnd(&b.Ends[i])
 		}
 		for i := range b.Requests {
 			w.set(requestKey(&b.Requests[i]), storerecord.AppendRequest(w.value[:0], &b.Requests[i]))

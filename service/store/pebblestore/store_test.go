@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -34,6 +35,22 @@ func TestConformance(t *testing.T) {
 func TestModel(t *testing.T) {
 	t.Parallel()
 	storetest.Model(t, harness(func(*testing.T) folder { return folder{dir: "data", fs: vfs.NewMem()} }))
+}
+
+// A store of an earlier version is refused, and so is one of a later.
+func TestStoreOfAnotherFormatIsRefused(t *testing.T) {
+	t.Parallel()
+	f := folder{"data", vfs.NewMem()}
+	if err := openAt(t, f.dir, f.fs).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []byte{2, 3, 5} {
+		edit(t, f, func(db *pebble.DB) error { return db.Set([]byte("F"), []byte{format}, pebble.Sync) })
+		_, err := pebblestore.Open(f.dir, pebblestore.Options{FS: f.fs})
+		if want := fmt.Sprintf("has format [%d] and this program reads format 4", format); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a store of format %d gave %v", format, err)
+		}
+	}
 }
 
 // folder is where a store lies.
@@ -115,7 +132,7 @@ func keyOf(db *pebble.DB, which storetest.Stored) ([]byte, error) {
 	case storetest.StoredEnding:
 		prefix := append(append([]byte{'J'}, which.Job[:]...), 'z')
 		return find(db, 'J', func(key []byte) bool { return bytes.HasPrefix(key, prefix) })
-	case storetest.StoredChunk:
+	case storetest.StoredLogBlock:
 		return binary.BigEndian.AppendUint64(logPart('c'), which.Offset), nil
 	case storetest.StoredLogEnd:
 		return logPart('e'), nil
@@ -144,7 +161,7 @@ func find(db *pebble.DB, prefix byte, wanted func(key []byte) bool) (key []byte,
 func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
 
 // outputOf is what is appended after commit k.
-func outputOf(k int) []store.Chunk { return []store.Chunk{output((k - 1) * chunkSize)} }
+func outputOf(k int) []store.LogBlock { return []store.LogBlock{output((k - 1) * blockSize)} }
 
 // edit changes a store by Pebble alone, and has it taken as it is then.
 func edit(t *testing.T, f folder, change func(*pebble.DB) error) {

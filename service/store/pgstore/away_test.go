@@ -78,9 +78,16 @@ func TestWritesGoOnThroughBrokenConnections(t *testing.T) {
 	defer s.Close()
 	ref := store.LogRef{Job: job.ID{1}, Attempt: 1}
 	for n := range 4 {
-		chunk := store.Chunk{Ref: ref, Offset: uint64(n), Stream: store.Stdout, Time: time.Unix(1, 0), Data: []byte("x")}
-		if err := s.AppendLogs(t.Context(), []store.Chunk{chunk}, nil); err != nil {
+		block := store.LogBlock{Ref: ref, Offset: uint64(n), Bytes: 1, Time: time.Unix(1, 0), Data: []byte("x")}
+		if err := s.AppendLogs(t.Context(), []store.LogBlock{block}, nil); err != nil {
 			t.Fatalf("appending after %d breaks: %v", n, err)
+		}
+		block.Offset, block.Bytes = 0, uint32(n+1)
+		if err := s.MergeLogs(t.Context(), []store.LogBlock{block}); err != nil {
+			t.Fatalf("merging after %d breaks: %v", n, err)
+		}
+		if err := s.RemoveLogs(t.Context(), []store.LogEnd{{Ref: ref, Removed: "it has not ended"}}); err != nil {
+			t.Fatalf("removing after %d breaks: %v", n, err)
 		}
 		request := store.Request{ID: string(rune('a' + n)), Jobs: []job.ID{{1}}, Expires: time.Unix(1, 0)}
 		if err := s.Commit(t.Context(), &store.Batch{Requests: []store.Request{request}}); err != nil {

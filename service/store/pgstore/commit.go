@@ -245,11 +245,3 @@ func queueLists(batch *pgx.Batch, lists []storelog.Listing, number int64) {
 	batch.Queue("INSERT INTO listings (list, page, number, jobs) SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::bytea[])",
 		names, pages, numbers, values)
 }
-
-func queueEnds(batch *pgx.Batch, ends []store.LogEnd) {
-	for i := range ends {
-		e := &ends[i]
-		batch.Queue("INSERT INTO log_ends (job, attempt, record) VALUES ($1, $2, $3) ON CONFLICT (job, attempt) DO UPDATE SET record = excluded.record",
-			[16]byte(e.Ref.Job), e.Ref.Attempt, storerecord.AppendLogEnd(nil, e))
-	}
-}

@@ -47,8 +47,8 @@ func batch(t *testing.T, term uint64, n int) *store.Batch {
 	return b
 }
 
-func chunk(n int) store.Chunk {
-	return store.Chunk{Ref: store.LogRef{Job: id(1), Attempt: 1}, Offset: uint64(n - 1), Stream: store.Stdout, Data: []byte{byte(n)}}
+func block(n int) store.LogBlock {
+	return store.LogBlock{Ref: store.LogRef{Job: id(1), Attempt: 1}, Offset: uint64(n - 1), Bytes: 1, Data: []byte{byte(n)}}
 }
 
 // write does the commits and appends of a writer from one number to another.
@@ -59,7 +59,7 @@ func write(t *testing.T, s *pgstore.Store, term uint64, from, to int, progress *
 			t.Errorf("commit %d: %v", n, err)
 			return
 		}
-		if err := s.AppendLogs(context.Background(), []store.Chunk{chunk(n)}, nil); err != nil {
+		if err := s.AppendLogs(context.Background(), []store.LogBlock{block(n)}, nil); err != nil {
 			t.Errorf("append %d: %v", n, err)
 			return
 		}
@@ -95,13 +95,16 @@ func wantCommits(t *testing.T, url string, commits int) {
 	if damaged, err := s.Unfinished(t.Context(), func(job.Job) error { unfinished++; return nil }); err != nil || damaged != 0 || unfinished != min(commits, 2) {
 		t.Errorf("%d jobs are unfinished, %d damaged, %v", unfinished, damaged, err)
 	}
-	chunks, err := s.ReadLogs(t.Context(), chunk(1).Ref, 0, 1<<20)
-	if err != nil || len(chunks) != commits {
-		t.Fatalf("%d chunks, want %d, %v", len(chunks), commits, err)
-	}
-	for i, c := range chunks {
-		if c.Offset != uint64(i) || c.Data[0] != byte(i+1) {
-			t.Errorf("chunk %d is %+v", i, c)
+	for offset := uint64(0); offset < uint64(commits); {
+		blocks, err := s.ReadLogs(t.Context(), block(1).Ref, offset, 1<<20)
+		if err != nil || len(blocks) == 0 {
+			t.Fatalf("%d blocks, want %d, %v", offset, commits, err)
+		}
+		for _, b := range blocks {
+			if b.Offset != offset || b.Data[0] != byte(offset+1) {
+				t.Errorf("block %d is %+v", offset, b)
+			}
+			offset++
 		}
 	}
 }

@@ -39,7 +39,7 @@ func (s *Store) Expire(ctx context.Context, endedBefore, expiredBefore time.Time
 }
 
 func queueSweep(batch *pgx.Batch, sweep *storelog.Sweep) {
-	queueRuns(batch, sweep.Jobs, "log_chunks", "job")
+	queueRuns(batch, sweep.Jobs, "log_blocks", "job")
 	queueRuns(batch, sweep.Jobs, "log_ends", "job")
 	queueRuns(batch, sweep.Pages, "endings", "page")
 	queueRuns(batch, sweep.Pages, "pages", "last")

@@ -138,14 +138,14 @@ func damage(t *testing.T, url string, which storetest.Stored) {
 		storetest.StoredSpec:       "UPDATE pages SET accepted = $1 WHERE last = $2",
 		storetest.StoredEnding:     "UPDATE endings SET ended = $1 WHERE page = $2",
 		storetest.StoredUnfinished: "UPDATE blocks SET block = $1 WHERE number = (SELECT max(number) FROM blocks)",
-		storetest.StoredChunk:      "UPDATE log_chunks SET record = $1 WHERE job = $2 AND attempt = $3 AND start = $4",
+		storetest.StoredLogBlock:   "UPDATE log_blocks SET lines = -length($1::bytea) WHERE job = $2 AND attempt = $3 AND start = $4",
 		storetest.StoredLogEnd:     "UPDATE log_ends SET record = $1 WHERE job = $2 AND attempt = $3",
 		storetest.StoredRequest:    "UPDATE requests SET record = $1 WHERE id = $2",
 	}[which.Kind], []any{[]byte("\x63garbage")}
 	switch which.Kind {
 	case storetest.StoredSpec, storetest.StoredEnding:
 		arguments = append(arguments, [16]byte(which.Job))
-	case storetest.StoredChunk:
+	case storetest.StoredLogBlock:
 		arguments = append(arguments, [16]byte(which.Log.Job), which.Log.Attempt, int64(which.Offset))
 	case storetest.StoredLogEnd:
 		arguments = append(arguments, [16]byte(which.Log.Job), which.Log.Attempt)

@@ -1,33 +1,41 @@
 package storerecord
 
 import (
+	"math"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
-// AppendChunk appends the record of a chunk; what names it (job, attempt, offset) is in its key.
-func AppendChunk(b []byte, c *store.Chunk) []byte {
+// AppendLogBlock appends the record of a block; what names it (job, attempt, offset) is in its key.
+func AppendLogBlock(b []byte, l *store.LogBlock) []byte {
 	b = append(b, Version)
-	b = appendNumber(b, 1, c.Step)
-	b = appendNumber(b, 2, c.Stream)
-	b = appendTime(b, 3, c.Time)
-	return appendBytes(b, 4, c.Data)
+	b = appendNumber(b, 1, uint64(l.Bytes))
+	b = appendNumber(b, 2, l.Line)
+	b = appendNumber(b, 3, uint64(l.Lines))
+	b = appendTime(b, 4, l.Time)
+	return appendBytes(b, 5, l.Data)
 }
 
-// DecodeChunk reads the record of a chunk into c. The data is a copy.
-func DecodeChunk(record []byte, c *store.Chunk) error {
+// DecodeLogBlock reads the record of a block into l. The data is a part of the record.
+func DecodeLogBlock(record []byte, l *store.LogBlock) error {
 	return fields(record, func(num protowire.Number, v value) error {
 		switch num {
 		case 1:
-			c.Step = v.int32()
+			l.Bytes = uint32(v.number)
 		case 2:
-			c.Stream = store.Stream(v.number)
+			l.Line = v.number
 		case 3:
-			c.Time = v.time()
+			l.Lines = uint32(v.number)
 		case 4:
-			c.Data = append([]byte(nil), v.bytes...)
+			l.Time = v.time()
+		case 5:
+			l.Data = v.bytes
+		}
+		if (num == 1 || num == 3) && v.number > math.MaxUint32 {
+			return errCut
 		}
 		return nil
 	})
@@ -47,7 +55,7 @@ func AppendLogEnd(b []byte, e *store.LogEnd) []byte {
 			return appendBytes(b, 4, s.SHA256[:])
 		})
 	}
-	return b
+	return appendString(b, 4, e.Removed)
 }
 
 // DecodeLogEnd reads the record of a log's end.
@@ -61,6 +69,8 @@ func DecodeLogEnd(record []byte, ref store.LogRef) (*store.LogEnd, error) {
 			e.Missing = string(v.bytes)
 		case 3:
 			return addTotal(e, v.bytes)
+		case 4:
+			e.Removed = string(v.bytes)
 		}
 		return nil
 	})

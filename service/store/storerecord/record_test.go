@@ -114,15 +114,15 @@ func TestLogsAndRequestsComeBackAsTheyWere(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		ref := store.LogRef{Job: job.ID{1}, Attempt: 2}
-		c := store.Chunk{
-			Ref: ref, Offset: 7, Step: rapid.Int32().Draw(t, "step"), Stream: store.Stream(rapid.Byte().Draw(t, "stream")),
+		b := store.LogBlock{
+			Ref: ref, Offset: 7, Bytes: rapid.Uint32().Draw(t, "bytes"), Line: rapid.Uint64().Draw(t, "line"), Lines: rapid.Uint32().Draw(t, "lines"),
 			Time: instant(t, "time"), Data: rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "data"),
 		}
-		got := store.Chunk{Ref: ref, Offset: 7}
-		if err := storerecord.DecodeChunk(storerecord.AppendChunk(nil, &c), &got); err != nil || !reflect.DeepEqual(got, c) {
-			t.Fatalf("got %+v, want %+v, %v", got, c, err)
+		got := store.LogBlock{Ref: ref, Offset: 7}
+		if err := storerecord.DecodeLogBlock(storerecord.AppendLogBlock(nil, &b), &got); err != nil || !reflect.DeepEqual(got, b) {
+			t.Fatalf("got %+v, want %+v, %v", got, b, err)
 		}
-		end := &store.LogEnd{Ref: ref, Bytes: rapid.Uint64().Draw(t, "bytes"), Missing: text().Draw(t, "missing")}
+		end := &store.LogEnd{Ref: ref, Bytes: rapid.Uint64().Draw(t, "bytes"), Missing: text().Draw(t, "missing"), Removed: text().Draw(t, "removed")}
 		for range rapid.IntRange(0, 3).Draw(t, "streams") {
 			total := store.StreamTotal{Step: rapid.Int32().Draw(t, "s"), Stream: store.Stdout, Bytes: rapid.Uint64().Draw(t, "b")}
 			total.SHA256[5] = rapid.Byte().Draw(t, "sha")

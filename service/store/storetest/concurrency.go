@@ -47,7 +47,7 @@ func manyWriters(t *testing.T, h Harness) {
 				if got, err := s.Record(context.Background(), "k", key); err != nil || !slices.Equal(got, value) {
 					t.Errorf("right after its commit a record is %v, %v", got, err)
 				}
-				if err := s.AppendLogs(context.Background(), []store.Chunk{{Ref: ref, Offset: uint64(n), Data: value}}, nil); err != nil {
+				if err := s.AppendLogs(context.Background(), []store.LogBlock{{Ref: ref, Offset: uint64(n), Bytes: 1, Data: value}}, nil); err != nil {
 					t.Error(err)
 				}
 			}
@@ -172,7 +172,13 @@ func allMethods(ctx context.Context, s store.Store, ref store.LogRef) map[string
 			return s.Commit(ctx, &store.Batch{Records: []store.Record{{Kind: "n", Key: "n", Value: []byte{byte(n)}}}})
 		},
 		"AppendLogs": func(n int) error {
-			return s.AppendLogs(ctx, []store.Chunk{{Ref: ref, Offset: uint64(max(n, 0)), Data: []byte("x")}}, nil)
+			return s.AppendLogs(ctx, []store.LogBlock{{Ref: ref, Offset: uint64(max(n, 0)), Bytes: 1, Data: []byte("x")}}, nil)
+		},
+		"MergeLogs": func(n int) error {
+			return s.MergeLogs(ctx, []store.LogBlock{{Ref: ref, Offset: uint64(max(n, 0)), Bytes: 2, Data: []byte("xx")}})
+		},
+		"RemoveLogs": func(n int) error {
+			return s.RemoveLogs(ctx, []store.LogEnd{{Ref: store.LogRef{Job: id(5), Attempt: 1}, Removed: "why"}})
 		},
 		"Job":      func(n int) error { _, err := s.Job(ctx, id(max(n, 0)%30)); return err },
 		"JobsByID": func(int) error { return s.JobsByID(ctx, []job.ID{id(1), id(2)}, func(job.Job) {}) },

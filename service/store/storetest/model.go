@@ -29,7 +29,8 @@ func Model(t *testing.T, h Harness) {
 		}()
 		m.lead(r)
 		r.Repeat(map[string]func(*rapid.T){
-			"commit": m.commit, "commit again": m.commit, "commit a third time": m.commit, "append": m.append, "lead": m.lead, "expire": m.expire,
+			"commit": m.commit, "commit again": m.commit, "commit a third time": m.commit, "append": m.append,
+			"merge": m.merge, "remove": m.remove, "lead": m.lead, "expire": m.expire,
 			"reopen": func(r *rapid.T) {
 				m.store = h.Reopen(t, m.store)
 				m.lead(r)
@@ -52,16 +53,25 @@ type machine struct {
 }
 
 type modelLog struct {
-	chunks []store.Chunk
+	blocks []store.LogBlock
 	end    *store.LogEnd
 }
 
-func (l *modelLog) bytes() uint64 {
-	if l == nil || len(l.chunks) == 0 {
-		return 0
+func (l *modelLog) last() *store.LogBlock {
+	if l == nil || len(l.blocks) == 0 {
+		return nil
 	}
-	last := &l.chunks[len(l.chunks)-1]
-	return last.Offset + uint64(len(last.Data))
+	return &l.blocks[len(l.blocks)-1]
+}
+
+func (l *modelLog) state() (state store.LogState) {
+	if last := l.last(); last != nil {
+		state.Bytes, state.Lines = last.End(), last.Line+uint64(last.Lines)
+	}
+	if l != nil {
+		state.End = l.end
+	}
+	return state
 }
 
 // words are few, so that things meet.
@@ -114,7 +124,7 @@ func (m *machine) commit(r *rapid.T) {
 	}
 	if ids := m.ids(true); len(ids) > 0 && rapid.Bool().Draw(r, "end") {
 		ref := store.LogRef{Job: rapid.SampledFrom(ids).Draw(r, "log"), Attempt: 1}
-		b.Ends = append(b.Ends, store.LogEnd{Ref: ref, Bytes: m.logs[ref].bytes(), Missing: words().Draw(r, "missing")})
+		b.Ends = append(b.Ends, store.LogEnd{Ref: ref, Bytes: m.logs[ref].state().Bytes, Missing: words().Draw(r, "missing")})
 	}
 	err := m.store.Commit(r.Context(), b)
 	if term != 0 && term != m.term {
@@ -197,18 +207,56 @@ func (m *machine) append(r *rapid.T) {
 	if len(ids) == 0 {
 		r.Skip("no job has a log")
 	}
-	var chunks []store.Chunk
-	for range rapid.IntRange(1, 3).Draw(r, "chunks") {
+	var blocks []store.LogBlock
+	for range rapid.IntRange(1, 3).Draw(r, "blocks") {
 		ref := store.LogRef{Job: rapid.SampledFrom(ids).Draw(r, "log"), Attempt: int32(rapid.IntRange(1, 2).Draw(r, "attempt"))}
 		l := m.log(ref)
-		c := store.Chunk{
-			Ref: ref, Offset: l.bytes(), Step: int32(len(chunks)), Stream: store.Stderr, Time: at(m.now),
-			Data: rapid.SliceOfN(rapid.Byte(), 1, 9).Draw(r, "data"),
-		}
-		l.chunks = append(l.chunks, c)
-		chunks = append(chunks, c)
+		b := block(ref, l.last(), rapid.SliceOfN(rapid.Byte(), 1, 9).Draw(r, "data"))
+		l.blocks = append(l.blocks, b)
+		blocks = append(blocks, b)
 	}
-	appendLogs(r, m.store, chunks...)
+	appendLogs(r, m.store, blocks...)
+}
+
+// drawLog picks a log that was written to.
+func (m *machine) drawLog(r *rapid.T) (store.LogRef, *modelLog) {
+	refs := slices.SortedFunc(maps.Keys(m.logs), func(a, b store.LogRef) int {
+		return cmp.Or(a.Job.Compare(b.Job), cmp.Compare(a.Attempt, b.Attempt))
+	})
+	if len(refs) == 0 {
+		r.Skip("there is no log")
+	}
+	ref := rapid.SampledFrom(refs).Draw(r, "log")
+	return ref, m.logs[ref]
+}
+
+// merge puts one block in the place of some, and one that does not fit in the place of none.
+func (m *machine) merge(r *rapid.T) {
+	_, l := m.drawLog(r)
+	if len(l.blocks) == 0 {
+		r.Skip("the log is empty")
+	}
+	first := rapid.IntRange(0, len(l.blocks)-1).Draw(r, "first")
+	behind := rapid.IntRange(first+1, len(l.blocks)).Draw(r, "behind")
+	b := merged(l.blocks[first:behind])
+	if rapid.IntRange(0, 3).Draw(r, "does not fit") == 0 {
+		b.Bytes += 3
+		mergeLogs(r, m.store, b)
+		return
+	}
+	mergeLogs(r, m.store, b)
+	l.blocks = slices.Replace(l.blocks, first, behind, b)
+}
+
+func (m *machine) remove(r *rapid.T) {
+	ref, l := m.drawLog(r)
+	end := store.LogEnd{Ref: ref, Bytes: l.state().Bytes, Removed: words().Draw(r, "why")}
+	if err := m.store.RemoveLogs(r.Context(), []store.LogEnd{end}); err != nil {
+		r.Fatal(err)
+	}
+	if l.end != nil {
+		l.blocks, l.end = nil, &end
+	}
 }
 
 func (m *machine) expire(r *rapid.T) {

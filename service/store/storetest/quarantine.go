@@ -124,22 +124,17 @@ func damagedLogs(t *testing.T, h Harness) {
 	s := h.Open(t)
 	ref, other := store.LogRef{Job: id(1), Attempt: 1}, store.LogRef{Job: id(1), Attempt: 2}
 	ends := []store.LogEnd{{Ref: ref, Bytes: 6}, {Ref: other, Bytes: 1}}
-	chunks := []store.Chunk{
-		{Ref: ref, Data: []byte("ab")},
-		{Ref: ref, Offset: 2, Data: []byte("cd")},
-		{Ref: ref, Offset: 4, Data: []byte("ef")},
-		{Ref: other, Data: []byte("x")},
-	}
-	if err := s.AppendLogs(t.Context(), chunks, ends); err != nil {
+	blocks := append(blocksOf(ref, "a", "b", "c"), blocksOf(other, "x")...)
+	if err := s.AppendLogs(t.Context(), blocks, ends); err != nil {
 		t.Fatal(err)
 	}
-	s = h.Damage(t, s, Stored{Kind: StoredChunk, Log: ref, Offset: 2})
+	s = h.Damage(t, s, Stored{Kind: StoredLogBlock, Log: ref, Offset: 2})
 	s = h.Damage(t, s, Stored{Kind: StoredLogEnd, Log: other})
 	defer s.Close() //nolint:errcheck // what counts was read
 	if got, err := s.ReadLogs(t.Context(), ref, 0, 100); err == nil {
 		t.Errorf("a damaged log was read as %+v", got)
 	}
-	if got, err := s.ReadLogs(t.Context(), ref, 4, 100); err != nil || len(got) != 1 || string(got[0].Data) != "ef" {
+	if got, err := s.ReadLogs(t.Context(), ref, 4, 100); err != nil || len(got) != 1 || string(got[0].Data) != "c" {
 		t.Errorf("what follows the damage is %+v, %v", got, err)
 	}
 	if state, err := s.LogState(t.Context(), other); err == nil {

@@ -19,14 +19,14 @@ func reopening(t *testing.T, h Harness) {
 			commit(t, s, &store.Batch{Changed: jobs[n:]})
 		}
 		ref := store.LogRef{Job: jobs[n].ID, Attempt: 1}
-		appendLogs(t, s, store.Chunk{Ref: ref, Stream: store.Stdout, Time: at(1), Data: []byte("x")})
+		appendLogs(t, s, blocksOf(ref, "x")...)
 		s = h.Reopen(t, s)
 		for earlier := range n + 1 {
 			if have, all := parts(t, s, earlier); have != all {
 				t.Errorf("of batch %d, %d of %d parts are there", earlier, have, all)
 			}
 			wantJob(t, s, jobs[earlier])
-			if state, err := s.LogState(t.Context(), store.LogRef{Job: jobs[earlier].ID, Attempt: 1}); err != nil || state.Bytes != 1 {
+			if state, err := s.LogState(t.Context(), store.LogRef{Job: jobs[earlier].ID, Attempt: 1}); err != nil || state.Bytes != 2 {
 				t.Errorf("the log of job %d is %+v, %v", earlier, state, err)
 			}
 		}

@@ -34,8 +34,8 @@ func expiry(t *testing.T, h Harness) {
 	}
 	commit(t, s, &batch)
 	gone, stays := store.LogRef{Job: id(60), Attempt: 1}, store.LogRef{Job: id(29 * 60), Attempt: 1}
-	chunks := []store.Chunk{{Ref: gone, Data: []byte("x")}, {Ref: stays, Data: []byte("y")}}
-	if err := s.AppendLogs(t.Context(), chunks, []store.LogEnd{{Ref: gone, Bytes: 1}}); err != nil {
+	blocks := append(blocksOf(gone, "x"), blocksOf(stays, "y")...)
+	if err := s.AppendLogs(t.Context(), blocks, []store.LogEnd{{Ref: gone, Bytes: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	if total := expire(t, s, at(0), at(0)); total != 0 {
@@ -65,7 +65,7 @@ func expiry(t *testing.T, h Harness) {
 		if chunks, err := s.ReadLogs(t.Context(), gone, 0, 100); err != nil || len(chunks) != 0 {
 			t.Errorf("the log of a removed job has %+v, %v", chunks, err)
 		}
-		if state, err := s.LogState(t.Context(), stays); err != nil || state.Bytes != 1 {
+		if state, err := s.LogState(t.Context(), stays); err != nil || state.Bytes != 2 {
 			t.Errorf("the log of a job that stays is %+v, %v", state, err)
 		}
 		s = h.Reopen(t, s)

@@ -49,7 +49,7 @@ const (
 	StoredSpec       StoredKind = iota + 1 // of Job
 	StoredEnding                           // of Job
 	StoredUnfinished                       // what the last commit of jobs did to unfinished jobs
-	StoredChunk                            // of Log, at Offset
+	StoredLogBlock                         // of Log, at Offset
 	StoredLogEnd                           // of Log
 	StoredRequest                          // Request
 )
@@ -62,7 +62,6 @@ func Run(t *testing.T, h Harness) {
 		test func(*testing.T, Harness)
 	}{
 		{"Scale", scale}, // the longest first
-		// the longest first
 		{"Atomicity", atomicity},
 		{"Concurrency", concurrency},
 		{"Durability", durability},
@@ -193,9 +192,16 @@ func commit(t tester, s store.Store, b *store.Batch) {
 	}
 }
 
-func appendLogs(t tester, s store.Store, chunks ...store.Chunk) {
+func appendLogs(t tester, s store.Store, blocks ...store.LogBlock) {
 	t.Helper()
-	if err := s.AppendLogs(t.Context(), chunks, nil); err != nil {
+	if err := s.AppendLogs(t.Context(), blocks, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mergeLogs(t tester, s store.Store, blocks ...store.LogBlock) {
+	t.Helper()
+	if err := s.MergeLogs(t.Context(), blocks); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -52,13 +52,19 @@ CREATE TABLE records (
     PRIMARY KEY (kind, key)
 );
 
-CREATE TABLE log_chunks (
+-- What jobs write, in blocks: bytes and lines count what is in one, start and line what is before it in the attempt.
+CREATE TABLE log_blocks (
     job uuid NOT NULL,
     attempt integer NOT NULL,
     start bigint NOT NULL,
-    record bytea NOT NULL,
+    bytes bigint NOT NULL,
+    line bigint NOT NULL,
+    lines bigint NOT NULL,
+    time bigint, -- nanoseconds since 1970
+    data bytea NOT NULL,
     PRIMARY KEY (job, attempt, start)
 );
+ALTER TABLE log_blocks ALTER data SET STORAGE EXTERNAL; -- it comes compressed
 CREATE TABLE log_ends (
     job uuid NOT NULL,
     attempt integer NOT NULL,
