@@ -113,7 +113,7 @@ func TestOutputOfAKilledAgentIsATruePrefix(t *testing.T) {
 	w.awaitJob(id, "LOST")
 	prefix := func() string {
 		got := w.hodei("logs", "-f", id)
-		if !strings.Contains(got.stderr, "output is missing: bytes from "+strconv.Itoa(len(got.stdout))+" on") || got.code != 0 {
+		if !strings.Contains(got.stderr, "output is missing: bytes from "+strconv.Itoa(len(got.stdout))+" on of attempt 1") || got.code != 0 {
 			t.Errorf("the reader is told %q after %d bytes, code %d", got.stderr, len(got.stdout), got.code)
 		}
 		lines := strings.SplitAfter(got.stdout, "\n")

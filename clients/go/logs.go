@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 )
@@ -15,6 +19,32 @@ type LogOptions struct {
 	Follow  bool   // stay until the job has ended and its log is complete
 	Step    string
 	Stream  hodeiv1.LogStream
+
+	// At most one of these, without an Offset, says where to begin in the attempt.
+	Tail  int32     // so many lines before the present end; 0: not asked for
+	Line  int64     // this line, counted from 1; 0: not asked for
+	Since time.Time // what was written then, on the worker's clock, or later; zero: not asked for
+
+	Until time.Time // end before what was written then or later; zero: not asked for
+}
+
+func (o *LogOptions) request(id string) *hodeiv1.TailLogsRequest {
+	r := &hodeiv1.TailLogsRequest{
+		JobId: id, Follow: o.Follow, Step: o.Step, Stream: o.Stream,
+		Cursor: &hodeiv1.LogCursor{Attempt: o.Attempt, Offset: o.Offset},
+	}
+	switch {
+	case o.Tail > 0:
+		r.Begin = &hodeiv1.TailLogsRequest_TailLines{TailLines: o.Tail}
+	case o.Line > 0:
+		r.Begin = &hodeiv1.TailLogsRequest_Line{Line: strconv.FormatInt(o.Line, 10)}
+	case !o.Since.IsZero():
+		r.Begin = &hodeiv1.TailLogsRequest_Since{Since: timestamppb.New(o.Since)}
+	}
+	if !o.Until.IsZero() {
+		r.Until = timestamppb.New(o.Until)
+	}
+	return r
 }
 
 // Logs calls chunk for every piece of a job's output, in order, each byte once, and returns how complete the log is. It goes
@@ -22,10 +52,7 @@ type LogOptions struct {
 func (c *Client) Logs(
 	ctx context.Context, id string, options LogOptions, chunk func(*hodeiv1.LogChunk) error,
 ) (*hodeiv1.LogCompleteness, error) {
-	t := &tail{client: c, chunk: chunk, request: &hodeiv1.TailLogsRequest{
-		JobId: id, Follow: options.Follow, Step: options.Step, Stream: options.Stream,
-		Cursor: &hodeiv1.LogCursor{Attempt: options.Attempt, Offset: options.Offset},
-	}}
+	t := &tail{client: c, chunk: chunk, request: options.request(id)}
 	wait := shortestWait
 	for try := 0; ; try++ {
 		t.received = false
@@ -77,9 +104,29 @@ func (t *tail) once(ctx context.Context) (*hodeiv1.LogCompleteness, error) {
 				return nil, t.failed
 			}
 		}
-		t.request.Cursor = res.GetCursor()
+		t.request.Cursor, t.request.Begin = res.GetCursor(), nil // goes on from there
 		if res.GetCompleteness().GetState() != hodeiv1.LogState_LOG_STATE_UNSPECIFIED {
 			return res.GetCompleteness(), nil
 		}
 	}
+}
+
+// SearchLogs finds lines in the log of one attempt, on the server.
+func (c *Client) SearchLogs(ctx context.Context, request *hodeiv1.SearchLogsRequest) (*hodeiv1.SearchLogsResponse, error) {
+	var res *hodeiv1.SearchLogsResponse
+	err := c.retry(ctx, func() (err error) {
+		res, err = c.Raw.Logs.SearchLogs(ctx, request)
+		return err
+	})
+	return res, err
+}
+
+// LogGroups lists the groups that a job has marked in its output; attempt 0 is the last one.
+func (c *Client) LogGroups(ctx context.Context, id string, attempt int32) (*hodeiv1.ListLogGroupsResponse, error) {
+	var res *hodeiv1.ListLogGroupsResponse
+	err := c.retry(ctx, func() (err error) {
+		res, err = c.Raw.Logs.ListLogGroups(ctx, &hodeiv1.ListLogGroupsRequest{JobId: id, Attempt: attempt})
+		return err
+	})
+	return res, err
 }

@@ -59,7 +59,7 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")
 	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 32)")
 	flags.Int64Var(&spoolMiB, "spool-limit-mib", 0, "output of a job that may wait on the disk in MiB; then the job waits (default 1024)")
-	flags.StringVar(&steps, "runner", "process", "what runs steps: process, or none to let them succeed without being run, for benchmarks")
+	flags.StringVar(&steps, "runner", "process", "what runs steps: process, or, for benchmarks, none (they succeed) or lines (they write)")
 	addLogFlags(cmd, &format, &level)
 	cmd.AddCommand(newMask())
 	return cmd
@@ -92,8 +92,10 @@ func runnerNamed(name string) (runner.Runner, error) {
 		return nil, nil
 	case "none":
 		return fakerunner.Runner{}, nil
+	case "lines":
+		return fakerunner.Lines{}, nil
 	}
-	return nil, usageError{fmt.Errorf("--runner %q is not process or none", name)}
+	return nil, usageError{fmt.Errorf("--runner %q is not process, none or lines", name)}
 }
 
 // drainThenStop closes the channel at the first signal and ends the context at the second.

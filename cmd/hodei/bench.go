@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hodei-jobs/hodei/agent/runner/fakerunner"
 	"github.com/hodei-jobs/hodei/cmd/hodei/bench"
 )
 
@@ -42,8 +45,42 @@ difference of the medians.`,
 		benchmark("store", "Jobs a second that the store alone takes",
 			`Store makes the commits of a busy server without the server: each accepts and assigns a batch of jobs and ends another.`,
 			bench.Options{Jobs: 1_000_000}, bench.Store),
-		newBenchRecovery(),
+		newBenchRecovery(), newBenchLogs(), newLines(),
 	)
+	return cmd
+}
+
+func newBenchLogs() *cobra.Command {
+	var logs bench.LogOptions
+	cmd := benchmark("logs", "How output gets from jobs to readers, and how long logs are read",
+		`Logs times single lines on an idle server, lets many jobs write at once, each followed by a reader, and one job as fast as it can;
+and it reads and searches a long log. --duration is that of many jobs at once.`,
+		bench.Options{Duration: 12 * time.Second}, func(ctx context.Context, options bench.Options) (*bench.LogsResult, error) {
+			return bench.Logs(ctx, options, logs)
+		})
+	flags := cmd.Flags()
+	flags.IntVar(&logs.Streams, "streams", 1000, "jobs that write at the same time")
+	flags.IntVar(&logs.LinesPerMinute, "lines-per-minute", 1_000_000, "lines of all these jobs together")
+	flags.IntVar(&logs.IdleLines, "idle-lines", 150, "lines that are timed one by one")
+	flags.IntVar(&logs.LongLines, "long-lines", 1_000_000, "lines of the long log")
+	flags.DurationVar(&logs.Throughput, "throughput", 4*time.Second, "for how long one job writes as fast as it can")
+	return cmd
+}
+
+// newLines is the program of jobs of bench logs.
+func newLines() *cobra.Command {
+	var pause time.Duration
+	cmd := &cobra.Command{
+		Use: "lines N", Short: "Write lines with the time, for the jobs of logs", Hidden: true, Args: exactly(1, "a number of lines"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.Atoi(args[0])
+			if err != nil {
+				return usageError{fmt.Errorf("%q is not a number of lines", args[0])}
+			}
+			return fakerunner.WriteLines(cmd.OutOrStdout(), n, pause, nil)
+		},
+	}
+	cmd.Flags().DurationVar(&pause, "pause", 0, "time between two lines")
 	return cmd
 }
 

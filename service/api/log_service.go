@@ -2,9 +2,7 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -12,15 +10,9 @@ import (
 	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
+	"github.com/hodei-jobs/hodei/service/logs/lines"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/store"
-)
-
-const (
-	// tailCheck is how often a reader that waits for output looks whether its job still can write some.
-	tailCheck = 250 * time.Millisecond
-	// tailHeartbeat is how often a quiet stream says that it lives.
-	tailHeartbeat = 15 * time.Second
 )
 
 // logService serves hodei.v1.LogService.
@@ -29,191 +21,140 @@ type logService struct {
 	logs *logs.Service
 }
 
+// job returns the job that a request names, and the attempt: the last one when the request names none.
+func (s *logService) job(ctx context.Context, id string, attempt int32) (job.Job, store.LogRef, error) {
+	parsed, err := job.ParseID(id)
+	if err != nil {
+		return job.Job{}, store.LogRef{}, err
+	}
+	j, err := s.jobs.Get(ctx, parsed)
+	if attempt == 0 {
+		attempt = max(j.Attempt, 1)
+	}
+	return j, store.LogRef{Job: parsed, Attempt: attempt}, err
+}
+
 func (s *logService) TailLogs(ctx context.Context, req *hodeiv1.TailLogsRequest, stream hodeiv1connect.LogServiceTailLogsServerStream) error {
-	id, err := job.ParseID(req.GetJobId())
+	j, ref, err := s.job(ctx, req.GetJobId(), req.GetCursor().GetAttempt())
 	if err != nil {
 		return err
 	}
-	j, err := s.jobs.Get(ctx, id)
-	if err != nil {
-		return err
+	t := &tail{
+		service: s, stream: stream, id: j.ID, spec: j.Spec, attempt: ref.Attempt,
+		step: -1, kind: store.Stream(req.GetStream()), follow: req.GetFollow(), until: instant(req.GetUntil()),
 	}
-	t := &tail{service: s, stream: stream, id: j.ID, spec: j.Spec, step: -1, kind: store.Stream(req.GetStream()), follow: req.GetFollow()}
 	if req.GetStep() != "" {
 		if t.step, err = j.StepIndex(req.GetStep()); err != nil {
 			return err
 		}
 	}
-	if t.attempt = req.GetCursor().GetAttempt(); t.attempt == 0 {
-		t.attempt = max(j.Attempt, 1)
-	}
-	if offset := req.GetCursor().GetOffset(); offset != "" {
-		if t.offset, err = strconv.ParseUint(offset, 10, 64); err != nil {
-			return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "cursor.offset %q is not a decimal number", offset)
-		}
+	if err := t.begin(ctx, ref, req); err != nil {
+		return err
 	}
 	return t.run(ctx)
 }
 
-// tail is one call of TailLogs.
-type tail struct {
-	service *logService
-	stream  hodeiv1connect.LogServiceTailLogsServerStream
-	id      job.ID
-	spec    *job.Spec
-	step    int          // -1: all
-	kind    store.Stream // 0: both
-	follow  bool
-	attempt int32
-	offset  uint64
-	woken   bool      // the log may have grown or ended, and was not looked at since
-	sent    time.Time // when the last answer went out
-}
-
-// run sends one attempt after the other, from where the caller wants to begin to the last one.
-func (t *tail) run(ctx context.Context) error {
-	for {
-		state, message, err := t.runAttempt(ctx)
-		if err != nil {
-			return err
-		}
-		j, err := t.service.jobs.Get(ctx, t.id)
-		if err != nil {
-			return err
-		}
-		if j.Attempt > t.attempt {
-			t.attempt, t.offset = t.attempt+1, 0
-			continue
-		}
-		return t.send(nil, &hodeiv1.LogCompleteness{State: state, Message: message})
-	}
-}
-
-// runAttempt sends the log of the present attempt, and when it is followed, stays until nothing more can come of it and
-// the job has ended or gone on to another attempt.
-func (t *tail) runAttempt(ctx context.Context) (hodeiv1.LogState, string, error) {
-	reader, err := t.service.logs.Tail(ctx, store.LogRef{Job: t.id, Attempt: t.attempt}, t.offset)
+func (s *logService) SearchLogs(ctx context.Context, req *hodeiv1.SearchLogsRequest) (*hodeiv1.SearchLogsResponse, error) {
+	j, ref, err := s.job(ctx, req.GetJobId(), req.GetAttempt())
 	if err != nil {
-		return 0, "", err
+		return nil, err
 	}
-	defer reader.Close()
-	for {
-		chunks, end, grown, err := reader.Read(ctx)
+	query := lines.Query{
+		Text: req.GetText(), Pattern: req.GetPattern(), IgnoreCase: req.GetIgnoreCase(), Before: int(req.GetBefore()), After: int(req.GetAfter()),
+		Step: -1, Stream: uint8(req.GetStream()), MaxMatches: int(req.GetMaxMatches()),
+	}
+	if query.MaxMatches == 0 {
+		query.MaxMatches = defaultMatches
+	}
+	if req.GetStep() != "" {
+		step, err := j.StepIndex(req.GetStep())
 		if err != nil {
-			return 0, "", err
+			return nil, err
 		}
-		t.offset = reader.Offset()
-		if len(chunks) > 0 {
-			t.woken = false
-			if err := t.send(chunks, nil); err != nil {
-				return 0, "", err
-			}
-			continue
-		}
-		if end != nil {
-			return t.ended(ctx, end)
-		}
-		state, message, err := t.pause(ctx, grown)
-		if err != nil || state != hodeiv1.LogState_LOG_STATE_UNSPECIFIED {
-			return state, message, err
-		}
+		query.Step = int32(step)
+	}
+	found, err := s.logs.Search(ctx, ref, query)
+	if err != nil {
+		return nil, err
+	}
+	res := &hodeiv1.SearchLogsResponse{Attempt: ref.Attempt, Count: decimal(found.Count)}
+	for i := range found.Matches {
+		res.Matches = append(res.Matches, matchToProto(j.Spec, &found.Matches[i]))
+	}
+	res.Completeness, err = s.completeness(ctx, &j, ref)
+	return res, err
+}
+
+// defaultMatches is how many matches a caller gets who does not say.
+const defaultMatches = 1000
+
+func (s *logService) ListLogGroups(ctx context.Context, req *hodeiv1.ListLogGroupsRequest) (*hodeiv1.ListLogGroupsResponse, error) {
+	j, ref, err := s.job(ctx, req.GetJobId(), req.GetAttempt())
+	if err != nil {
+		return nil, err
+	}
+	groups, truncated, err := s.logs.Groups(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	res := &hodeiv1.ListLogGroupsResponse{Attempt: ref.Attempt, Truncated: truncated}
+	for i := range groups {
+		res.Groups = append(res.Groups, groupToProto(j.Spec, &groups[i]))
+	}
+	return res, nil
+}
+
+// completeness says how the log of an attempt stands, for one who has read all that is stored.
+func (s *logService) completeness(ctx context.Context, j *job.Job, ref store.LogRef) (*hodeiv1.LogCompleteness, error) {
+	state, err := s.logs.State(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	t := tail{service: s, id: j.ID, spec: j.Spec, attempt: ref.Attempt}
+	if state.End == nil {
+		t.offset = state.Bytes
+		standing, err := t.standing(ctx)
+		return t.completeness(standing), err
+	}
+	if state.End.Removed == "" {
+		t.offset = state.Bytes
+	}
+	t.noteEnd(state.End)
+	return t.completeness(hodeiv1.LogState_LOG_STATE_COMPLETE), nil
+}
+
+func matchToProto(spec *job.Spec, m *lines.Match) *hodeiv1.LogMatch {
+	return &hodeiv1.LogMatch{
+		Line: lineToProto(&m.ContextLine), Step: stepName(spec, m.Step), Stream: hodeiv1.LogStream(m.Stream),
+		Begin: int32(m.Start), End: int32(m.End), Before: linesToProto(m.Before), After: linesToProto(m.After),
 	}
 }
 
-// pause waits until the log may have grown, and says how it stands when there is nothing to wait for.
-func (t *tail) pause(ctx context.Context, grown <-chan struct{}) (hodeiv1.LogState, string, error) {
-	if !t.follow {
-		return t.standing(ctx)
+func linesToProto(all []lines.ContextLine) []*hodeiv1.LogLine {
+	var out []*hodeiv1.LogLine
+	for i := range all {
+		out = append(out, lineToProto(&all[i]))
 	}
-	timer := time.NewTimer(tailCheck)
-	defer timer.Stop()
-	if t.woken { // without new output, so the attempt may have ended without any
-		t.woken = false
-		timer.Reset(0)
-	}
-	select {
-	case <-grown:
-		t.woken = true
-		return hodeiv1.LogState_LOG_STATE_UNSPECIFIED, "", nil
-	case <-timer.C:
-	case <-ctx.Done():
-		return 0, "", ctx.Err()
-	}
-	state, message, err := t.standing(ctx)
-	if err != nil || state != hodeiv1.LogState_LOG_STATE_LIVE {
-		return state, message, err
-	}
-	if time.Since(t.sent) > tailHeartbeat {
-		return hodeiv1.LogState_LOG_STATE_UNSPECIFIED, "", t.send(nil, nil)
-	}
-	return hodeiv1.LogState_LOG_STATE_UNSPECIFIED, "", nil
+	return out
 }
 
-// standing says whether more can come of an attempt whose log has no end yet.
-func (t *tail) standing(ctx context.Context) (hodeiv1.LogState, string, error) {
-	j, err := t.service.jobs.Get(ctx, t.id)
-	switch {
-	case err != nil:
-		return 0, "", err
-	case j.Attempt < t.attempt && j.State.Terminal():
-		return hodeiv1.LogState_LOG_STATE_COMPLETE, "", nil // there was no such attempt
-	case j.Attempt == t.attempt && j.Silent:
-		return hodeiv1.LogState_LOG_STATE_COMPLETE, "", nil // it wrote nothing
-	case j.Attempt <= t.attempt && !j.State.Terminal():
-		return hodeiv1.LogState_LOG_STATE_LIVE, "", nil
-	}
-	w, err := t.service.jobs.Worker(ctx, string(j.Worker))
-	if err == nil && !w.Lost {
-		return hodeiv1.LogState_LOG_STATE_LIVE, "", nil // its agent still has the rest
-	}
-	if err != nil && job.CodeOf(err) != job.CodeNotFound {
-		return 0, "", err
-	}
-	return hodeiv1.LogState_LOG_STATE_GAP,
-		fmt.Sprintf("bytes from %d on are missing, if there were any: worker %s was lost before it sent them", t.offset, j.Worker), nil
+func lineToProto(l *lines.ContextLine) *hodeiv1.LogLine {
+	return &hodeiv1.LogLine{Line: decimal(l.Line + 1), Offset: decimal(l.Offset), Time: timestamppb.New(l.Time), Text: l.Text, Cut: l.Cut}
 }
 
-// ended waits, for a follower, until the end of the attempt is known as well as the end of its log.
-func (t *tail) ended(ctx context.Context, end *store.LogEnd) (hodeiv1.LogState, string, error) {
-	for t.follow {
-		settled, err := t.service.jobs.AttemptSettled(ctx, t.id, t.attempt)
-		if err != nil {
-			return 0, "", err
-		}
-		if settled {
-			break
-		}
-		if err := t.send(nil, nil); err != nil {
-			return 0, "", err
-		}
+func groupToProto(spec *job.Spec, g *lines.Group) *hodeiv1.LogGroup {
+	return &hodeiv1.LogGroup{
+		Title: g.Title, Name: text(g.Name), Step: stepName(spec, g.Step), Stream: hodeiv1.LogStream(g.Stream),
+		Line: decimal(g.Line + 1), EndLine: decimal(g.EndLine + 1), Offset: decimal(g.Offset), EndOffset: decimal(g.EndOffset),
+		StartTime: timestamp(g.Start), EndTime: timestamp(g.End), Open: g.Open, Collapsed: g.Collapsed, Depth: int32(g.Depth),
 	}
-	if end.Removed != "" && t.offset < end.Bytes {
-		return hodeiv1.LogState_LOG_STATE_GAP, fmt.Sprintf("bytes %d-%d are gone: %s", t.offset, end.Bytes, end.Removed), nil
-	}
-	if end.Missing != "" {
-		return hodeiv1.LogState_LOG_STATE_GAP, fmt.Sprintf("bytes from %d on are missing: %s", t.offset, end.Missing), nil
-	}
-	return hodeiv1.LogState_LOG_STATE_COMPLETE, "", nil
 }
 
-func (t *tail) send(chunks []logs.Chunk, completeness *hodeiv1.LogCompleteness) error {
-	res := &hodeiv1.TailLogsResponse{
-		Cursor:       &hodeiv1.LogCursor{Attempt: t.attempt, Offset: strconv.FormatUint(t.offset, 10)},
-		Completeness: completeness,
+func stepName(spec *job.Spec, step int32) string {
+	if step < 0 || int(step) >= len(spec.Steps) {
+		return "" // an agent that is broken may name one that there is not
 	}
-	for i := range chunks {
-		c := &chunks[i]
-		if (t.step >= 0 && int(c.Step) != t.step) || (t.kind != 0 && c.Stream != t.kind) {
-			continue
-		}
-		name := ""
-		if int(c.Step) < len(t.spec.Steps) {
-			name = t.spec.Steps[c.Step].Name
-		}
-		res.Chunks = append(res.Chunks, &hodeiv1.LogChunk{
-			Attempt: t.attempt, Step: name, Stream: hodeiv1.LogStream(c.Stream), Data: c.Data, Time: timestamppb.New(c.Time),
-		})
-	}
-	t.sent = time.Now()
-	return t.stream.Send(res)
+	return spec.Steps[step].Name
 }
+
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -25,6 +25,9 @@ type Chunk struct {
 	Data   []byte
 }
 
+// end is the offset behind the chunk.
+func (c *Chunk) end() uint64 { return c.Offset + uint64(len(c.Data)) }
+
 // joins reports whether a chunk and the one before it, in one block, become one.
 func (c *Chunk) joins(before *Chunk) bool {
 	return c.Step == before.Step && c.Stream == before.Stream && c.Time.Equal(before.Time)

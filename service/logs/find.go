@@ -64,6 +64,76 @@ func (s *Service) OffsetOfTime(ctx context.Context, ref store.LogRef, t time.Tim
 	return b.End(), nil
 }
 
+// OffsetOfTail returns the offset of the first of the last n lines of a log, of those chunks that keep takes; the lines of what it does
+// not take do not count. The last line counts also without an end. It reads about as much of the log as these lines take.
+func (s *Service) OffsetOfTail(ctx context.Context, ref store.LogRef, n int, keep func(*Chunk) bool) (uint64, error) {
+	state, err := s.store.LogState(ctx, ref)
+	if err != nil || n == 0 {
+		return state.Bytes, err
+	}
+	for window := uint64(n) + 1; ; window *= 4 {
+		var from uint64
+		if window < state.Lines {
+			if from, err = s.OffsetOfLine(ctx, ref, state.Lines-window); err != nil {
+				return 0, err
+			}
+		}
+		starts, err := s.lineStarts(ctx, ref, from, state.Bytes, keep)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case len(starts) > n || from == 0 && len(starts) == n: // before the first of them there may be a part of its line
+			return starts[len(starts)-n], nil
+		case from == 0:
+			return 0, nil
+		}
+	}
+}
+
+// lineStarts returns where lines begin, of the chunks between two offsets that keep takes.
+func (s *Service) lineStarts(ctx context.Context, ref store.LogRef, from, to uint64, keep func(*Chunk) bool) ([]uint64, error) {
+	var starts []uint64
+	begins := true
+	err := s.scan(ctx, ref, from, to, func(c *Chunk) bool {
+		if !keep(c) {
+			return true
+		}
+		for i, b := range c.Data {
+			if begins {
+				starts = append(starts, c.Offset+uint64(i))
+			}
+			begins = b == '\n'
+		}
+		return true
+	})
+	return starts, err
+}
+
+// scan calls visit for the chunks between two offsets, the last one cut, until it returns false.
+func (s *Service) scan(ctx context.Context, ref store.LogRef, from, to uint64, visit func(*Chunk) bool) error {
+	t := Tail{service: s, ref: ref, offset: from}
+	for t.offset < to {
+		chunks, err := t.chunks(ctx)
+		if err != nil || len(chunks) == 0 {
+			return err
+		}
+		for i := range chunks {
+			c := &chunks[i]
+			if err := ctx.Err(); err != nil || c.Offset >= to {
+				return err
+			}
+			if c.end() > to {
+				c.Data = c.Data[:to-c.Offset]
+			}
+			if !visit(c) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
 // nanos returns the nanoseconds since 1970, or the nearest number when there are too many.
 func nanos(t time.Time) int64 {
 	switch {

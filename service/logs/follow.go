@@ -107,7 +107,15 @@ func (t *Tail) Offset() uint64 { return t.offset }
 func (t *Tail) Read(ctx context.Context) (chunks []Chunk, end *store.LogEnd, grown <-chan struct{}, err error) {
 	t.service.mu.Lock()
 	grown = t.head.grown // before the read, so that nothing that is stored after it goes unseen
+	chunks, known := t.head.recent.from(t.offset)
 	t.service.mu.Unlock()
+	if n := len(chunks); n > 0 {
+		t.offset = chunks[n-1].end()
+		return chunks, nil, nil, nil
+	}
+	if known {
+		return nil, nil, grown, nil
+	}
 	chunks, err = t.chunks(ctx)
 	if err != nil || len(chunks) > 0 {
 		return chunks, nil, nil, err
@@ -139,7 +147,7 @@ func (t *Tail) chunks(ctx context.Context) ([]Chunk, error) {
 			break // the next read says so
 		}
 		for _, c := range more {
-			end := c.Offset + uint64(len(c.Data))
+			end := c.end()
 			if end <= t.offset {
 				continue
 			}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -39,6 +40,7 @@ type Service struct {
 	heads   map[store.LogRef]*head
 
 	unsealed sealings
+	scans    chan struct{} // has an element for each search under way
 }
 
 // head is the writing end of a log that is followed or was written to lately.
@@ -46,6 +48,7 @@ type head struct {
 	bytes   uint64   // taken in: stored, or in the commit under way
 	at      position // where the next block begins
 	small   small
+	recent  recent
 	ended   bool
 	readers int
 	loaded  bool
@@ -64,6 +67,7 @@ func New(logs store.Logs, metrics Metrics, logger *slog.Logger) *Service {
 		store: logs, codec: newCodec(), metrics: metrics, logger: logger,
 		ready: make(chan struct{}, 1), heads: make(map[store.LogRef]*head),
 		unsealed: sealings{tasks: make(map[store.LogRef]sealing), ready: make(chan struct{}, 1)},
+		scans:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 }
 
@@ -189,6 +193,7 @@ func (s *Service) write(ctx context.Context, batch []*Append) error {
 			return err
 		}
 	}
+	followed := w.followed()
 	blocks, err := w.blocks()
 	if err != nil {
 		return err
@@ -205,6 +210,8 @@ func (s *Service) write(ctx context.Context, batch []*Append) error {
 		acks[i] = w.acks(a)
 	}
 	for ref, p := range w.parts {
+		chunks, any := followed[ref]
+		p.head.recent.add(chunks, p.head, any)
 		s.written(ref, p.head)
 		p.head.wake()
 		s.drop(ref, p.head)

@@ -146,7 +146,17 @@ type TailLogsRequest struct {
 	// Only this step's output.
 	Step string `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
 	// Only this stream.
-	Stream        LogStream `protobuf:"varint,5,opt,name=stream,proto3,enum=hodei.v1.LogStream" json:"stream,omitempty"`
+	Stream LogStream `protobuf:"varint,5,opt,name=stream,proto3,enum=hodei.v1.LogStream" json:"stream,omitempty"`
+	// Begin at another place of the attempt than cursor.offset says; only in a first request, without an offset.
+	//
+	// Types that are valid to be assigned to Begin:
+	//
+	//	*TailLogsRequest_TailLines
+	//	*TailLogsRequest_Line
+	//	*TailLogsRequest_Since
+	Begin isTailLogsRequest_Begin `protobuf_oneof:"begin"`
+	// End before what was written at this time or later.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +225,72 @@ func (x *TailLogsRequest) GetStream() LogStream {
 	}
 	return LogStream_LOG_STREAM_UNSPECIFIED
 }
+
+func (x *TailLogsRequest) GetBegin() isTailLogsRequest_Begin {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+func (x *TailLogsRequest) GetTailLines() int32 {
+	if x != nil {
+		if x, ok := x.Begin.(*TailLogsRequest_TailLines); ok {
+			return x.TailLines
+		}
+	}
+	return 0
+}
+
+func (x *TailLogsRequest) GetLine() string {
+	if x != nil {
+		if x, ok := x.Begin.(*TailLogsRequest_Line); ok {
+			return x.Line
+		}
+	}
+	return ""
+}
+
+func (x *TailLogsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Begin.(*TailLogsRequest_Since); ok {
+			return x.Since
+		}
+	}
+	return nil
+}
+
+func (x *TailLogsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type isTailLogsRequest_Begin interface {
+	isTailLogsRequest_Begin()
+}
+
+type TailLogsRequest_TailLines struct {
+	// With so many lines before the present end, of the step and stream that were asked for.
+	TailLines int32 `protobuf:"varint,6,opt,name=tail_lines,json=tailLines,proto3,oneof"`
+}
+
+type TailLogsRequest_Line struct {
+	// With this line, a decimal number counted from 1. Lines are counted over all steps and streams of the attempt.
+	Line string `protobuf:"bytes,7,opt,name=line,proto3,oneof"`
+}
+
+type TailLogsRequest_Since struct {
+	// With what was written at this time, on the worker's clock, or later.
+	Since *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3,oneof"`
+}
+
+func (*TailLogsRequest_TailLines) isTailLogsRequest_Begin() {}
+
+func (*TailLogsRequest_Line) isTailLogsRequest_Begin() {}
+
+func (*TailLogsRequest_Since) isTailLogsRequest_Begin() {}
 
 // LogCursor is a position in a job's log: the bytes of all steps and streams of an attempt, in the order in which they were written.
 type LogCursor struct {
@@ -347,7 +423,9 @@ type LogChunk struct {
 	// The bytes, as they were written.
 	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
 	// When the agent read them.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// How many bytes of the attempt come before them, a decimal number.
+	Offset        string `protobuf:"bytes,6,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,13 +495,24 @@ func (x *LogChunk) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// LogCompleteness tells a reader whether there is more to come.
+func (x *LogChunk) GetOffset() string {
+	if x != nil {
+		return x.Offset
+	}
+	return ""
+}
+
+// LogCompleteness tells a reader whether there is more to come, and proves that everything has.
 type LogCompleteness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The state of the log.
 	State LogState `protobuf:"varint,1,opt,name=state,proto3,enum=hodei.v1.LogState" json:"state,omitempty"`
 	// For LOG_STATE_GAP: which bytes are missing and why.
-	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The bytes that are missing.
+	Gaps []*LogGap `protobuf:"bytes,3,rep,name=gaps,proto3" json:"gaps,omitempty"`
+	// What every stream of the last attempt came to, once its log has ended.
+	Streams       []*LogStreamTotal `protobuf:"bytes,4,rep,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -472,33 +561,962 @@ func (x *LogCompleteness) GetMessage() string {
 	return ""
 }
 
+func (x *LogCompleteness) GetGaps() []*LogGap {
+	if x != nil {
+		return x.Gaps
+	}
+	return nil
+}
+
+func (x *LogCompleteness) GetStreams() []*LogStreamTotal {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
+// LogGap is a run of bytes that a reader does not get.
+type LogGap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attempt.
+	Attempt int32 `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The first byte that is missing, a decimal number.
+	Begin string `protobuf:"bytes,2,opt,name=begin,proto3" json:"begin,omitempty"`
+	// The first byte after them that is not missing, a decimal number; empty when it is not known how many are missing.
+	End string `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	// Why they are missing.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogGap) Reset() {
+	*x = LogGap{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogGap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogGap) ProtoMessage() {}
+
+func (x *LogGap) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogGap.ProtoReflect.Descriptor instead.
+func (*LogGap) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LogGap) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *LogGap) GetBegin() string {
+	if x != nil {
+		return x.Begin
+	}
+	return ""
+}
+
+func (x *LogGap) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
+}
+
+func (x *LogGap) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// LogStreamTotal is the proof that a stream of a step is complete.
+type LogStreamTotal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step's name.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// The stream.
+	Stream LogStream `protobuf:"varint,2,opt,name=stream,proto3,enum=hodei.v1.LogStream" json:"stream,omitempty"`
+	// How many bytes it has, a decimal number.
+	Bytes string `protobuf:"bytes,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// The SHA-256 of these bytes, as the agent computed it when they were written.
+	Sha256        []byte `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogStreamTotal) Reset() {
+	*x = LogStreamTotal{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogStreamTotal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogStreamTotal) ProtoMessage() {}
+
+func (x *LogStreamTotal) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogStreamTotal.ProtoReflect.Descriptor instead.
+func (*LogStreamTotal) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LogStreamTotal) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *LogStreamTotal) GetStream() LogStream {
+	if x != nil {
+		return x.Stream
+	}
+	return LogStream_LOG_STREAM_UNSPECIFIED
+}
+
+func (x *LogStreamTotal) GetBytes() string {
+	if x != nil {
+		return x.Bytes
+	}
+	return ""
+}
+
+func (x *LogStreamTotal) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+// SearchLogsRequest says what is looked for.
+type SearchLogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The attempt, counted from 1; 0 for the last one.
+	Attempt int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// What the lines contain.
+	//
+	// Types that are valid to be assigned to Query:
+	//
+	//	*SearchLogsRequest_Text
+	//	*SearchLogsRequest_Pattern
+	Query isSearchLogsRequest_Query `protobuf_oneof:"query"`
+	// Take upper and lower case for the same.
+	IgnoreCase bool `protobuf:"varint,5,opt,name=ignore_case,json=ignoreCase,proto3" json:"ignore_case,omitempty"`
+	// How many lines before each match are wanted, of the same step and stream.
+	Before int32 `protobuf:"varint,6,opt,name=before,proto3" json:"before,omitempty"`
+	// How many lines after each match are wanted.
+	After int32 `protobuf:"varint,7,opt,name=after,proto3" json:"after,omitempty"`
+	// Only this step.
+	Step string `protobuf:"bytes,8,opt,name=step,proto3" json:"step,omitempty"`
+	// Only this stream.
+	Stream LogStream `protobuf:"varint,9,opt,name=stream,proto3,enum=hodei.v1.LogStream" json:"stream,omitempty"`
+	// How many matches are wanted; 1000 when not set.
+	MaxMatches    int32 `protobuf:"varint,10,opt,name=max_matches,json=maxMatches,proto3" json:"max_matches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchLogsRequest) Reset() {
+	*x = SearchLogsRequest{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchLogsRequest) ProtoMessage() {}
+
+func (x *SearchLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchLogsRequest.ProtoReflect.Descriptor instead.
+func (*SearchLogsRequest) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SearchLogsRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *SearchLogsRequest) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *SearchLogsRequest) GetQuery() isSearchLogsRequest_Query {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *SearchLogsRequest) GetText() string {
+	if x != nil {
+		if x, ok := x.Query.(*SearchLogsRequest_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *SearchLogsRequest) GetPattern() string {
+	if x != nil {
+		if x, ok := x.Query.(*SearchLogsRequest_Pattern); ok {
+			return x.Pattern
+		}
+	}
+	return ""
+}
+
+func (x *SearchLogsRequest) GetIgnoreCase() bool {
+	if x != nil {
+		return x.IgnoreCase
+	}
+	return false
+}
+
+func (x *SearchLogsRequest) GetBefore() int32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *SearchLogsRequest) GetAfter() int32 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *SearchLogsRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *SearchLogsRequest) GetStream() LogStream {
+	if x != nil {
+		return x.Stream
+	}
+	return LogStream_LOG_STREAM_UNSPECIFIED
+}
+
+func (x *SearchLogsRequest) GetMaxMatches() int32 {
+	if x != nil {
+		return x.MaxMatches
+	}
+	return 0
+}
+
+type isSearchLogsRequest_Query interface {
+	isSearchLogsRequest_Query()
+}
+
+type SearchLogsRequest_Text struct {
+	// This text.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3,oneof"`
+}
+
+type SearchLogsRequest_Pattern struct {
+	// A match of this regular expression, in the syntax of RE2.
+	Pattern string `protobuf:"bytes,4,opt,name=pattern,proto3,oneof"`
+}
+
+func (*SearchLogsRequest_Text) isSearchLogsRequest_Query() {}
+
+func (*SearchLogsRequest_Pattern) isSearchLogsRequest_Query() {}
+
+// SearchLogsResponse has the matches.
+type SearchLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first lines that match, in order.
+	Matches []*LogMatch `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
+	// How many lines match in all, a decimal number.
+	Count string `protobuf:"bytes,2,opt,name=count,proto3" json:"count,omitempty"`
+	// The attempt that was searched.
+	Attempt int32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// How the log stands.
+	Completeness  *LogCompleteness `protobuf:"bytes,4,opt,name=completeness,proto3" json:"completeness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchLogsResponse) Reset() {
+	*x = SearchLogsResponse{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchLogsResponse) ProtoMessage() {}
+
+func (x *SearchLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchLogsResponse.ProtoReflect.Descriptor instead.
+func (*SearchLogsResponse) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SearchLogsResponse) GetMatches() []*LogMatch {
+	if x != nil {
+		return x.Matches
+	}
+	return nil
+}
+
+func (x *SearchLogsResponse) GetCount() string {
+	if x != nil {
+		return x.Count
+	}
+	return ""
+}
+
+func (x *SearchLogsResponse) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *SearchLogsResponse) GetCompleteness() *LogCompleteness {
+	if x != nil {
+		return x.Completeness
+	}
+	return nil
+}
+
+// LogLine is a line of a log.
+type LogLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number, counted from 1 over all steps and streams of the attempt, a decimal number.
+	Line string `protobuf:"bytes,1,opt,name=line,proto3" json:"line,omitempty"`
+	// How many bytes of the attempt come before it, a decimal number.
+	Offset string `protobuf:"bytes,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// When its first byte was read.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The line without its end, or a part of one that is very long.
+	Text []byte `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// Whether text is a part of the line.
+	Cut           bool `protobuf:"varint,5,opt,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLine) Reset() {
+	*x = LogLine{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLine) ProtoMessage() {}
+
+func (x *LogLine) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
+func (*LogLine) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LogLine) GetLine() string {
+	if x != nil {
+		return x.Line
+	}
+	return ""
+}
+
+func (x *LogLine) GetOffset() string {
+	if x != nil {
+		return x.Offset
+	}
+	return ""
+}
+
+func (x *LogLine) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *LogLine) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *LogLine) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+// LogMatch is a line that matches.
+type LogMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The line.
+	Line *LogLine `protobuf:"bytes,1,opt,name=line,proto3" json:"line,omitempty"`
+	// The step's name.
+	Step string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// The stream.
+	Stream LogStream `protobuf:"varint,3,opt,name=stream,proto3,enum=hodei.v1.LogStream" json:"stream,omitempty"`
+	// Where in the line's text the first match begins, in bytes.
+	Begin int32 `protobuf:"varint,4,opt,name=begin,proto3" json:"begin,omitempty"`
+	// Where it ends.
+	End int32 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	// Lines of the same step and stream before it.
+	Before []*LogLine `protobuf:"bytes,6,rep,name=before,proto3" json:"before,omitempty"`
+	// Lines of the same step and stream after it.
+	After         []*LogLine `protobuf:"bytes,7,rep,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogMatch) Reset() {
+	*x = LogMatch{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogMatch) ProtoMessage() {}
+
+func (x *LogMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogMatch.ProtoReflect.Descriptor instead.
+func (*LogMatch) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LogMatch) GetLine() *LogLine {
+	if x != nil {
+		return x.Line
+	}
+	return nil
+}
+
+func (x *LogMatch) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *LogMatch) GetStream() LogStream {
+	if x != nil {
+		return x.Stream
+	}
+	return LogStream_LOG_STREAM_UNSPECIFIED
+}
+
+func (x *LogMatch) GetBegin() int32 {
+	if x != nil {
+		return x.Begin
+	}
+	return 0
+}
+
+func (x *LogMatch) GetEnd() int32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *LogMatch) GetBefore() []*LogLine {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *LogMatch) GetAfter() []*LogLine {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// ListLogGroupsRequest names the attempt.
+type ListLogGroupsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The attempt, counted from 1; 0 for the last one.
+	Attempt       int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLogGroupsRequest) Reset() {
+	*x = ListLogGroupsRequest{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLogGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLogGroupsRequest) ProtoMessage() {}
+
+func (x *ListLogGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLogGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListLogGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListLogGroupsRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ListLogGroupsRequest) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+// ListLogGroupsResponse has the groups.
+type ListLogGroupsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The groups, in the order in which they begin.
+	Groups []*LogGroup `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// The attempt.
+	Attempt int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Whether there are more groups than are listed.
+	Truncated     bool `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLogGroupsResponse) Reset() {
+	*x = ListLogGroupsResponse{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLogGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLogGroupsResponse) ProtoMessage() {}
+
+func (x *ListLogGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLogGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListLogGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListLogGroupsResponse) GetGroups() []*LogGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListLogGroupsResponse) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *ListLogGroupsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// LogGroup is a part of a log that a job has marked: "::group::TITLE" to "::endgroup::", "--- TITLE", "+++ TITLE" or "~~~ TITLE" to the
+// next of these, or "section_start:TIME:NAME" to "section_end:TIME:NAME".
+type LogGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its title, without colours.
+	Title string `protobuf:"bytes,1,opt,name=title,proto3" json:"title,omitempty"`
+	// The name of a section.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The step's name.
+	Step string `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`
+	// The stream.
+	Stream LogStream `protobuf:"varint,4,opt,name=stream,proto3,enum=hodei.v1.LogStream" json:"stream,omitempty"`
+	// The line of its first mark, counted from 1, a decimal number.
+	Line string `protobuf:"bytes,5,opt,name=line,proto3" json:"line,omitempty"`
+	// The line of the mark that ends it, or the last line so far.
+	EndLine string `protobuf:"bytes,6,opt,name=end_line,json=endLine,proto3" json:"end_line,omitempty"`
+	// Where its first mark begins, a decimal number.
+	Offset string `protobuf:"bytes,7,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Where it ends.
+	EndOffset string `protobuf:"bytes,8,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
+	// When it began, on the worker's clock.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When it ended; of one that is open: when the last line so far was written.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Whether it has not ended.
+	Open bool `protobuf:"varint,11,opt,name=open,proto3" json:"open,omitempty"`
+	// Whether it should be shown closed.
+	Collapsed bool `protobuf:"varint,12,opt,name=collapsed,proto3" json:"collapsed,omitempty"`
+	// How many groups it is inside of.
+	Depth         int32 `protobuf:"varint,13,opt,name=depth,proto3" json:"depth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogGroup) Reset() {
+	*x = LogGroup{}
+	mi := &file_hodei_v1_log_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogGroup) ProtoMessage() {}
+
+func (x *LogGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_log_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogGroup.ProtoReflect.Descriptor instead.
+func (*LogGroup) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_log_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LogGroup) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *LogGroup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LogGroup) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *LogGroup) GetStream() LogStream {
+	if x != nil {
+		return x.Stream
+	}
+	return LogStream_LOG_STREAM_UNSPECIFIED
+}
+
+func (x *LogGroup) GetLine() string {
+	if x != nil {
+		return x.Line
+	}
+	return ""
+}
+
+func (x *LogGroup) GetEndLine() string {
+	if x != nil {
+		return x.EndLine
+	}
+	return ""
+}
+
+func (x *LogGroup) GetOffset() string {
+	if x != nil {
+		return x.Offset
+	}
+	return ""
+}
+
+func (x *LogGroup) GetEndOffset() string {
+	if x != nil {
+		return x.EndOffset
+	}
+	return ""
+}
+
+func (x *LogGroup) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *LogGroup) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *LogGroup) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *LogGroup) GetCollapsed() bool {
+	if x != nil {
+		return x.Collapsed
+	}
+	return false
+}
+
+func (x *LogGroup) GetDepth() int32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
 var File_hodei_v1_log_service_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_log_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1ahodei/v1/log_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\"\xb7\x01\n" +
+	"\x1ahodei/v1/log_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\"\x82\x03\n" +
 	"\x0fTailLogsRequest\x12\x1e\n" +
 	"\x06job_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05jobId\x12+\n" +
 	"\x06cursor\x18\x02 \x01(\v2\x13.hodei.v1.LogCursorR\x06cursor\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04step\x18\x04 \x01(\tR\x04step\x12+\n" +
-	"\x06stream\x18\x05 \x01(\x0e2\x13.hodei.v1.LogStreamR\x06stream\"S\n" +
+	"\x06stream\x18\x05 \x01(\x0e2\x13.hodei.v1.LogStreamR\x06stream\x12.\n" +
+	"\n" +
+	"tail_lines\x18\x06 \x01(\x05B\r\xbaH\n" +
+	"\x1a\b\x18\x80\x94\xeb\xdc\x03(\x00H\x00R\ttailLines\x12*\n" +
+	"\x04line\x18\a \x01(\tB\x14\xbaH\x11r\x0f2\r^[0-9]{1,18}$H\x00R\x04line\x122\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x05since\x120\n" +
+	"\x05until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05untilB\a\n" +
+	"\x05begin\"S\n" +
 	"\tLogCursor\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12,\n" +
 	"\x06offset\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f2\r^[0-9]{0,19}$R\x06offset\"\xaa\x01\n" +
 	"\x10TailLogsResponse\x12*\n" +
 	"\x06chunks\x18\x01 \x03(\v2\x12.hodei.v1.LogChunkR\x06chunks\x12+\n" +
 	"\x06cursor\x18\x02 \x01(\v2\x13.hodei.v1.LogCursorR\x06cursor\x12=\n" +
-	"\fcompleteness\x18\x03 \x01(\v2\x19.hodei.v1.LogCompletenessR\fcompleteness\"\xa9\x01\n" +
+	"\fcompleteness\x18\x03 \x01(\v2\x19.hodei.v1.LogCompletenessR\fcompleteness\"\xc1\x01\n" +
 	"\bLogChunk\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12+\n" +
 	"\x06stream\x18\x03 \x01(\x0e2\x13.hodei.v1.LogStreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"U\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06offset\x18\x06 \x01(\tR\x06offset\"\xaf\x01\n" +
 	"\x0fLogCompleteness\x12(\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x12.hodei.v1.LogStateR\x05state\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage*U\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
+	"\x04gaps\x18\x03 \x03(\v2\x10.hodei.v1.LogGapR\x04gaps\x122\n" +
+	"\astreams\x18\x04 \x03(\v2\x18.hodei.v1.LogStreamTotalR\astreams\"b\n" +
+	"\x06LogGap\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x14\n" +
+	"\x05begin\x18\x02 \x01(\tR\x05begin\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\tR\x03end\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x7f\n" +
+	"\x0eLogStreamTotal\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12+\n" +
+	"\x06stream\x18\x02 \x01(\x0e2\x13.hodei.v1.LogStreamR\x06stream\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\tR\x05bytes\x12\x16\n" +
+	"\x06sha256\x18\x04 \x01(\fR\x06sha256\"\x83\x03\n" +
+	"\x11SearchLogsRequest\x12\x1e\n" +
+	"\x06job_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05jobId\x12!\n" +
+	"\aattempt\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aattempt\x12 \n" +
+	"\x04text\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\x80 H\x00R\x04text\x12&\n" +
+	"\apattern\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\x80 H\x00R\apattern\x12\x1f\n" +
+	"\vignore_case\x18\x05 \x01(\bR\n" +
+	"ignoreCase\x12!\n" +
+	"\x06before\x18\x06 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\x06before\x12\x1f\n" +
+	"\x05after\x18\a \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\x05after\x12\x12\n" +
+	"\x04step\x18\b \x01(\tR\x04step\x12+\n" +
+	"\x06stream\x18\t \x01(\x0e2\x13.hodei.v1.LogStreamR\x06stream\x12+\n" +
+	"\vmax_matches\x18\n" +
+	" \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\n" +
+	"maxMatchesB\x0e\n" +
+	"\x05query\x12\x05\xbaH\x02\b\x01\"\xb1\x01\n" +
+	"\x12SearchLogsResponse\x12,\n" +
+	"\amatches\x18\x01 \x03(\v2\x12.hodei.v1.LogMatchR\amatches\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\tR\x05count\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\x05R\aattempt\x12=\n" +
+	"\fcompleteness\x18\x04 \x01(\v2\x19.hodei.v1.LogCompletenessR\fcompleteness\"\x8b\x01\n" +
+	"\aLogLine\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\tR\x04line\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\tR\x06offset\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\fR\x04text\x12\x10\n" +
+	"\x03cut\x18\x05 \x01(\bR\x03cut\"\xee\x01\n" +
+	"\bLogMatch\x12%\n" +
+	"\x04line\x18\x01 \x01(\v2\x11.hodei.v1.LogLineR\x04line\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12+\n" +
+	"\x06stream\x18\x03 \x01(\x0e2\x13.hodei.v1.LogStreamR\x06stream\x12\x14\n" +
+	"\x05begin\x18\x04 \x01(\x05R\x05begin\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\x05R\x03end\x12)\n" +
+	"\x06before\x18\x06 \x03(\v2\x11.hodei.v1.LogLineR\x06before\x12'\n" +
+	"\x05after\x18\a \x03(\v2\x11.hodei.v1.LogLineR\x05after\"Y\n" +
+	"\x14ListLogGroupsRequest\x12\x1e\n" +
+	"\x06job_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x05jobId\x12!\n" +
+	"\aattempt\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\aattempt\"{\n" +
+	"\x15ListLogGroupsResponse\x12*\n" +
+	"\x06groups\x18\x01 \x03(\v2\x12.hodei.v1.LogGroupR\x06groups\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\"\x95\x03\n" +
+	"\bLogGroup\x12\x14\n" +
+	"\x05title\x18\x01 \x01(\tR\x05title\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\tR\x04step\x12+\n" +
+	"\x06stream\x18\x04 \x01(\x0e2\x13.hodei.v1.LogStreamR\x06stream\x12\x12\n" +
+	"\x04line\x18\x05 \x01(\tR\x04line\x12\x19\n" +
+	"\bend_line\x18\x06 \x01(\tR\aendLine\x12\x16\n" +
+	"\x06offset\x18\a \x01(\tR\x06offset\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\b \x01(\tR\tendOffset\x129\n" +
+	"\n" +
+	"start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x12\n" +
+	"\x04open\x18\v \x01(\bR\x04open\x12\x1c\n" +
+	"\tcollapsed\x18\f \x01(\bR\tcollapsed\x12\x14\n" +
+	"\x05depth\x18\r \x01(\x05R\x05depth*U\n" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
@@ -507,11 +1525,16 @@ const file_hodei_v1_log_service_proto_rawDesc = "" +
 	"\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eLOG_STATE_LIVE\x10\x01\x12\x16\n" +
 	"\x12LOG_STATE_COMPLETE\x10\x02\x12\x11\n" +
-	"\rLOG_STATE_GAP\x10\x032e\n" +
+	"\rLOG_STATE_GAP\x10\x032\xae\x02\n" +
 	"\n" +
 	"LogService\x12W\n" +
 	"\bTailLogs\x12\x19.hodei.v1.TailLogsRequest\x1a\x1a.hodei.v1.TailLogsResponse\"\x12\x8a\xaf\x1a\x0e\n" +
-	"\tlogs.read\x12\x01\x020\x01B\x92\x01\n" +
+	"\tlogs.read\x12\x01\x020\x01\x12^\n" +
+	"\n" +
+	"SearchLogs\x12\x1b.hodei.v1.SearchLogsRequest\x1a\x1c.hodei.v1.SearchLogsResponse\"\x15\x8a\xaf\x1a\x0e\n" +
+	"\tlogs.read\x12\x01\x02\x90\x02\x01\x12g\n" +
+	"\rListLogGroups\x12\x1e.hodei.v1.ListLogGroupsRequest\x1a\x1f.hodei.v1.ListLogGroupsResponse\"\x15\x8a\xaf\x1a\x0e\n" +
+	"\tlogs.read\x12\x01\x02\x90\x02\x01B\x92\x01\n" +
 	"\fcom.hodei.v1B\x0fLogServiceProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 
 var (
@@ -527,7 +1550,7 @@ func file_hodei_v1_log_service_proto_rawDescGZIP() []byte {
 }
 
 var file_hodei_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hodei_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_hodei_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_hodei_v1_log_service_proto_goTypes = []any{
 	(LogStream)(0),                // 0: hodei.v1.LogStream
 	(LogState)(0),                 // 1: hodei.v1.LogState
@@ -536,24 +1559,54 @@ var file_hodei_v1_log_service_proto_goTypes = []any{
 	(*TailLogsResponse)(nil),      // 4: hodei.v1.TailLogsResponse
 	(*LogChunk)(nil),              // 5: hodei.v1.LogChunk
 	(*LogCompleteness)(nil),       // 6: hodei.v1.LogCompleteness
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*LogGap)(nil),                // 7: hodei.v1.LogGap
+	(*LogStreamTotal)(nil),        // 8: hodei.v1.LogStreamTotal
+	(*SearchLogsRequest)(nil),     // 9: hodei.v1.SearchLogsRequest
+	(*SearchLogsResponse)(nil),    // 10: hodei.v1.SearchLogsResponse
+	(*LogLine)(nil),               // 11: hodei.v1.LogLine
+	(*LogMatch)(nil),              // 12: hodei.v1.LogMatch
+	(*ListLogGroupsRequest)(nil),  // 13: hodei.v1.ListLogGroupsRequest
+	(*ListLogGroupsResponse)(nil), // 14: hodei.v1.ListLogGroupsResponse
+	(*LogGroup)(nil),              // 15: hodei.v1.LogGroup
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_hodei_v1_log_service_proto_depIdxs = []int32{
-	3, // 0: hodei.v1.TailLogsRequest.cursor:type_name -> hodei.v1.LogCursor
-	0, // 1: hodei.v1.TailLogsRequest.stream:type_name -> hodei.v1.LogStream
-	5, // 2: hodei.v1.TailLogsResponse.chunks:type_name -> hodei.v1.LogChunk
-	3, // 3: hodei.v1.TailLogsResponse.cursor:type_name -> hodei.v1.LogCursor
-	6, // 4: hodei.v1.TailLogsResponse.completeness:type_name -> hodei.v1.LogCompleteness
-	0, // 5: hodei.v1.LogChunk.stream:type_name -> hodei.v1.LogStream
-	7, // 6: hodei.v1.LogChunk.time:type_name -> google.protobuf.Timestamp
-	1, // 7: hodei.v1.LogCompleteness.state:type_name -> hodei.v1.LogState
-	2, // 8: hodei.v1.LogService.TailLogs:input_type -> hodei.v1.TailLogsRequest
-	4, // 9: hodei.v1.LogService.TailLogs:output_type -> hodei.v1.TailLogsResponse
-	9, // [9:10] is the sub-list for method output_type
-	8, // [8:9] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	3,  // 0: hodei.v1.TailLogsRequest.cursor:type_name -> hodei.v1.LogCursor
+	0,  // 1: hodei.v1.TailLogsRequest.stream:type_name -> hodei.v1.LogStream
+	16, // 2: hodei.v1.TailLogsRequest.since:type_name -> google.protobuf.Timestamp
+	16, // 3: hodei.v1.TailLogsRequest.until:type_name -> google.protobuf.Timestamp
+	5,  // 4: hodei.v1.TailLogsResponse.chunks:type_name -> hodei.v1.LogChunk
+	3,  // 5: hodei.v1.TailLogsResponse.cursor:type_name -> hodei.v1.LogCursor
+	6,  // 6: hodei.v1.TailLogsResponse.completeness:type_name -> hodei.v1.LogCompleteness
+	0,  // 7: hodei.v1.LogChunk.stream:type_name -> hodei.v1.LogStream
+	16, // 8: hodei.v1.LogChunk.time:type_name -> google.protobuf.Timestamp
+	1,  // 9: hodei.v1.LogCompleteness.state:type_name -> hodei.v1.LogState
+	7,  // 10: hodei.v1.LogCompleteness.gaps:type_name -> hodei.v1.LogGap
+	8,  // 11: hodei.v1.LogCompleteness.streams:type_name -> hodei.v1.LogStreamTotal
+	0,  // 12: hodei.v1.LogStreamTotal.stream:type_name -> hodei.v1.LogStream
+	0,  // 13: hodei.v1.SearchLogsRequest.stream:type_name -> hodei.v1.LogStream
+	12, // 14: hodei.v1.SearchLogsResponse.matches:type_name -> hodei.v1.LogMatch
+	6,  // 15: hodei.v1.SearchLogsResponse.completeness:type_name -> hodei.v1.LogCompleteness
+	16, // 16: hodei.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	11, // 17: hodei.v1.LogMatch.line:type_name -> hodei.v1.LogLine
+	0,  // 18: hodei.v1.LogMatch.stream:type_name -> hodei.v1.LogStream
+	11, // 19: hodei.v1.LogMatch.before:type_name -> hodei.v1.LogLine
+	11, // 20: hodei.v1.LogMatch.after:type_name -> hodei.v1.LogLine
+	15, // 21: hodei.v1.ListLogGroupsResponse.groups:type_name -> hodei.v1.LogGroup
+	0,  // 22: hodei.v1.LogGroup.stream:type_name -> hodei.v1.LogStream
+	16, // 23: hodei.v1.LogGroup.start_time:type_name -> google.protobuf.Timestamp
+	16, // 24: hodei.v1.LogGroup.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 25: hodei.v1.LogService.TailLogs:input_type -> hodei.v1.TailLogsRequest
+	9,  // 26: hodei.v1.LogService.SearchLogs:input_type -> hodei.v1.SearchLogsRequest
+	13, // 27: hodei.v1.LogService.ListLogGroups:input_type -> hodei.v1.ListLogGroupsRequest
+	4,  // 28: hodei.v1.LogService.TailLogs:output_type -> hodei.v1.TailLogsResponse
+	10, // 29: hodei.v1.LogService.SearchLogs:output_type -> hodei.v1.SearchLogsResponse
+	14, // 30: hodei.v1.LogService.ListLogGroups:output_type -> hodei.v1.ListLogGroupsResponse
+	28, // [28:31] is the sub-list for method output_type
+	25, // [25:28] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_hodei_v1_log_service_proto_init() }
@@ -561,13 +1614,22 @@ func file_hodei_v1_log_service_proto_init() {
 	if File_hodei_v1_log_service_proto != nil {
 		return
 	}
+	file_hodei_v1_log_service_proto_msgTypes[0].OneofWrappers = []any{
+		(*TailLogsRequest_TailLines)(nil),
+		(*TailLogsRequest_Line)(nil),
+		(*TailLogsRequest_Since)(nil),
+	}
+	file_hodei_v1_log_service_proto_msgTypes[7].OneofWrappers = []any{
+		(*SearchLogsRequest_Text)(nil),
+		(*SearchLogsRequest_Pattern)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hodei_v1_log_service_proto_rawDesc), len(file_hodei_v1_log_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   5,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -171,6 +171,17 @@ func (s *Store) LogState(ctx context.Context, ref store.LogRef) (store.LogState,
 	}
 	defer s.calls.leave()
 	var state store.LogState
+	// The end first: whoever sees it must see all bytes before it, and no more come after it.
+	value, err := s.get(logKey(ref, partEnd))
+	switch {
+	case err == nil:
+		state.End, err = storerecord.DecodeLogEnd(value, ref)
+	case errors.Is(err, pebble.ErrNotFound):
+		err = nil
+	}
+	if err != nil {
+		return state, err
+	}
 	it, err := s.blocks(ctx, ref)
 	if err != nil {
 		return state, err
@@ -182,15 +193,5 @@ func (s *Store) LogState(ctx context.Context, ref store.LogRef) (store.LogState,
 		}
 		state.Bytes, state.Lines = b.End(), b.Line+uint64(b.Lines)
 	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return state, err
-	}
-	value, err := s.get(logKey(ref, partEnd))
-	switch {
-	case err == nil:
-		state.End, err = storerecord.DecodeLogEnd(value, ref)
-	case errors.Is(err, pebble.ErrNotFound):
-		err = nil
-	}
-	return state, err
+	return state, errors.Join(it.Error(), it.Close())
 }

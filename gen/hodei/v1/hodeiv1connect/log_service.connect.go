@@ -26,6 +26,10 @@ const (
 const (
 	// LogServiceTailLogsProcedure is the procedure name of the LogService's TailLogs RPC.
 	LogServiceTailLogsProcedure = "/hodei.v1.LogService/TailLogs"
+	// LogServiceSearchLogsProcedure is the procedure name of the LogService's SearchLogs RPC.
+	LogServiceSearchLogsProcedure = "/hodei.v1.LogService/SearchLogs"
+	// LogServiceListLogGroupsProcedure is the procedure name of the LogService's ListLogGroups RPC.
+	LogServiceListLogGroupsProcedure = "/hodei.v1.LogService/ListLogGroups"
 )
 
 var (
@@ -36,12 +40,32 @@ var (
 			Procedure:  LogServiceTailLogsProcedure,
 		}
 	})
+	logServiceSearchLogsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_hodei_v1_log_service_proto.Services().ByName("LogService").Methods().ByName("SearchLogs"),
+			Procedure:        LogServiceSearchLogsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	logServiceListLogGroupsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_hodei_v1_log_service_proto.Services().ByName("LogService").Methods().ByName("ListLogGroups"),
+			Procedure:        LogServiceListLogGroupsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // LogServiceClient is a client for the hodei.v1.LogService service.
 type LogServiceClient interface {
 	// TailLogs sends the log of a job from any position on, and follows it when asked to.
 	TailLogs(context.Context, *v1.TailLogsRequest) (LogServiceTailLogsClientStream, error)
+	// SearchLogs finds lines in the log of one attempt, however long it is.
+	SearchLogs(context.Context, *v1.SearchLogsRequest) (*v1.SearchLogsResponse, error)
+	// ListLogGroups lists the groups that a job has marked in its output, with their times.
+	ListLogGroups(context.Context, *v1.ListLogGroupsRequest) (*v1.ListLogGroupsResponse, error)
 }
 
 // NewLogServiceClient constructs a client for the hodei.v1.LogService service. Multiple service
@@ -74,6 +98,10 @@ func (s LogServiceTailLogsClientStream) Close() error {
 type LogServiceHandler interface {
 	// TailLogs sends the log of a job from any position on, and follows it when asked to.
 	TailLogs(context.Context, *v1.TailLogsRequest, LogServiceTailLogsServerStream) error
+	// SearchLogs finds lines in the log of one attempt, however long it is.
+	SearchLogs(context.Context, *v1.SearchLogsRequest) (*v1.SearchLogsResponse, error)
+	// ListLogGroups lists the groups that a job has marked in its output, with their times.
+	ListLogGroups(context.Context, *v1.ListLogGroupsRequest) (*v1.ListLogGroupsResponse, error)
 }
 
 // RegisterLogServiceHandler registers svc as the hodei.v1.LogService implementation on server.
@@ -81,6 +109,8 @@ func RegisterLogServiceHandler(server *connect.Server, svc LogServiceHandler) {
 	adapter := logServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: logServiceTailLogsSpec(), Handler: adapter.tailLogs},
+		connect.Method{Spec: logServiceSearchLogsSpec(), Handler: adapter.searchLogs},
+		connect.Method{Spec: logServiceListLogGroupsSpec(), Handler: adapter.listLogGroups},
 	)
 }
 
@@ -106,6 +136,14 @@ func (UnimplementedLogServiceHandler) TailLogs(context.Context, *v1.TailLogsRequ
 	return connect.NewError(connect.CodeUnimplemented, "hodei.v1.LogService.TailLogs is not implemented")
 }
 
+func (UnimplementedLogServiceHandler) SearchLogs(context.Context, *v1.SearchLogsRequest) (*v1.SearchLogsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.v1.LogService.SearchLogs is not implemented")
+}
+
+func (UnimplementedLogServiceHandler) ListLogGroups(context.Context, *v1.ListLogGroupsRequest) (*v1.ListLogGroupsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.v1.LogService.ListLogGroups is not implemented")
+}
+
 type logServiceClient struct {
 	client *connect.Client
 }
@@ -118,6 +156,22 @@ func (c *logServiceClient) TailLogs(ctx context.Context, req *v1.TailLogsRequest
 	return LogServiceTailLogsClientStream{stream: stream}, nil
 }
 
+func (c *logServiceClient) SearchLogs(ctx context.Context, req *v1.SearchLogsRequest) (*v1.SearchLogsResponse, error) {
+	var res v1.SearchLogsResponse
+	if err := c.client.CallUnary(ctx, logServiceSearchLogsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *logServiceClient) ListLogGroups(ctx context.Context, req *v1.ListLogGroupsRequest) (*v1.ListLogGroupsResponse, error) {
+	var res v1.ListLogGroupsResponse
+	if err := c.client.CallUnary(ctx, logServiceListLogGroupsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
 type logServiceHandler struct{ svc LogServiceHandler }
 
 func (h logServiceHandler) tailLogs(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
@@ -126,4 +180,28 @@ func (h logServiceHandler) tailLogs(ctx context.Context, _ connect.Spec, stream 
 		return err
 	}
 	return h.svc.TailLogs(ctx, &req, LogServiceTailLogsServerStream{stream: stream})
+}
+
+func (h logServiceHandler) searchLogs(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SearchLogsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SearchLogs(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h logServiceHandler) listLogGroups(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListLogGroupsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListLogGroups(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
 }
