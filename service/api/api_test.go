@@ -272,3 +272,15 @@ func TestPageTokens(t *testing.T) {
 		t.Errorf("a token of nobody gave %v", err)
 	}
 }
+
+// Whoever asks for bytes that were removed is told which are gone and why, and whoever has them all already is not.
+func TestRemovedOutputIsAGap(t *testing.T) {
+	t.Parallel()
+	end := &store.LogEnd{Bytes: 1234, Removed: "it was too old"}
+	for offset, want := range map[uint64]string{0: "bytes 0-1234 are gone: it was too old", 1000: "bytes 1000-1234 are gone: it was too old", 1234: ""} {
+		state, message, err := (&tail{offset: offset}).ended(t.Context(), end)
+		if err != nil || message != want || (state == hodeiv1.LogState_LOG_STATE_GAP) != (want != "") {
+			t.Errorf("from %d: %s, %q, %v", offset, state, message, err)
+		}
+	}
+}

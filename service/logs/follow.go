@@ -140,11 +140,11 @@ func (t *Tail) chunks(ctx context.Context) ([]Chunk, error) {
 			break
 		}
 		more, err := t.service.codec.decode(&blocks[i])
-		if err != nil && len(chunks) == 0 {
+		if len(chunks) == 0 && err != nil {
 			return nil, err
 		}
 		if err != nil {
-			break // the next read says so
+			return chunks, nil //nolint:nilerr // the next read begins with this block, and says so
 		}
 		for _, c := range more {
 			end := c.end()

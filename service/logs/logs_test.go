@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -260,4 +262,80 @@ func TestServiceStopsDuringAPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
+}
+
+// A removed log tells its readers so, those that wait for more as well as later ones, and what it was stays known.
+func TestReadersAreToldOfARemovedLog(t *testing.T) {
+	t.Parallel()
+	s, _, stop := newService(t)
+	defer stop()
+	streams := []store.StreamTotal{{Stream: store.Stdout, Bytes: 5}}
+	send(t, s, []logs.Chunk{chunk(0, "abcde")})
+	if err := s.Remove(t.Context(), []store.LogRef{ref}, "too old"); job.CodeOf(err) != job.CodePrecondition {
+		t.Errorf("removing a log that has not ended gave %v", err)
+	}
+	tail, err := s.Tail(t.Context(), ref, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tail.Close()
+	send(t, s, nil, store.LogEnd{Ref: ref, Bytes: 5, Streams: streams})
+	if chunks, _, _, err := tail.Read(t.Context()); err != nil || len(chunks) != 1 || string(chunks[0].Data) != "de" || chunks[0].Offset != 3 {
+		t.Errorf("before its removal there is %+v, %v", chunks, err)
+	}
+	if err := s.Remove(t.Context(), []store.LogRef{ref}, ""); job.CodeOf(err) != job.CodeInvalid {
+		t.Errorf("removing a log without a reason gave %v", err)
+	}
+	other := store.LogRef{Job: job.ID{2}, Attempt: 1}
+	if err := s.Remove(t.Context(), []store.LogRef{ref, other}, "too old"); job.CodeOf(err) != job.CodePrecondition || string(readAll(t, s)) != "abcde" {
+		t.Errorf("removing a log with one that is not there gave %v", err)
+	}
+	for _, why := range []string{"too old", "again"} {
+		if err := s.Remove(t.Context(), []store.LogRef{ref}, why); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, offset := range []uint64{0, 2, 5} {
+		late, err := s.Tail(t.Context(), ref, offset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &store.LogEnd{Ref: ref, Bytes: 5, Streams: streams, Removed: "too old"}
+		if chunks, end, _, err := late.Read(t.Context()); err != nil || len(chunks) != 0 || !reflect.DeepEqual(end, want) {
+			t.Errorf("from %d there is %+v and the end %+v, %v", offset, chunks, end, err)
+		}
+		late.Close()
+	}
+	if acks := send(t, s, []logs.Chunk{chunk(5, "late")}); !acks[0].Ended {
+		t.Errorf("output for a removed log gave %+v", acks)
+	}
+}
+
+// However well a log can be compressed, one read returns a bounded piece of it, and the pieces are the log.
+func TestReadsAreBounded(t *testing.T) {
+	t.Parallel()
+	s, _, stop := newService(t)
+	defer stop()
+	const size = 3 << 20
+	send(t, s, []logs.Chunk{chunk(0, strings.Repeat("x", size))})
+	for _, from := range []uint64{0, 1, 300_000} {
+		tail, err := s.Tail(t.Context(), ref, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for tail.Offset() < size {
+			before, n := tail.Offset(), 0
+			chunks, _, _, err := tail.Read(t.Context())
+			for _, c := range chunks {
+				if c.Offset != before+uint64(n) {
+					t.Fatalf("after %d bytes a chunk begins at %d", before+uint64(n), c.Offset)
+				}
+				n += len(c.Data)
+			}
+			if err != nil || n == 0 || n > 512<<10 || tail.Offset() != before+uint64(n) {
+				t.Fatalf("a read at %d returned %d bytes and moved to %d, %v", before, n, tail.Offset(), err)
+			}
+		}
+		tail.Close()
+	}
 }

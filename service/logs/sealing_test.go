@@ -331,3 +331,27 @@ func TestServiceWaitsForTheSealer(t *testing.T) {
 		}
 	})
 }
+
+// A reader that found nothing and waits, because the bytes went before their end was known to be another one, is woken.
+func TestRemovalWakesReaders(t *testing.T) {
+	t.Parallel()
+	s, _ := newKeeper()
+	commitTo(t, s, []Chunk{{Ref: testRef, Stream: store.Stdout, Data: []byte("x")}}, store.LogEnd{Ref: testRef, Bytes: 1})
+	tail, err := s.Tail(t.Context(), testRef, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tail.Close()
+	grown := tail.head.grown
+	if err := s.Remove(t.Context(), []store.LogRef{testRef}, "why"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-grown:
+	default:
+		t.Error("the reader sleeps on")
+	}
+	if _, end, _, err := tail.Read(t.Context()); err != nil || end == nil || end.Removed != "why" {
+		t.Errorf("the end is %+v, %v", end, err)
+	}
+}

@@ -33,7 +33,7 @@ func TestBackupsAreWholeWhileCommitsGoOn(t *testing.T) {
 				return
 			}
 			committed.Store(int64(k))
-			if err := s.AppendLogs(context.Background(), outputOf(k), nil); err != nil {
+			if _, err := appendOutput(context.Background(), s, k); err != nil {
 				done <- err
 				return
 			}

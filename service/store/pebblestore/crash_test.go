@@ -105,7 +105,7 @@ func crashesOf(t *testing.T, h history, kept int, isSmall bool) (crashes []crash
 				t.Fatal(err)
 			}
 			committed.Store(int64(k))
-			if err := s.AppendLogs(t.Context(), outputOf(k), nil); err != nil {
+			if _, err := appendOutput(t.Context(), s, k); err != nil {
 				t.Fatal(err)
 			}
 			appended.Store(int64(k))

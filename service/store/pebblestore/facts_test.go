@@ -96,8 +96,25 @@ func (h history) write(ctx context.Context, s *pebblestore.Store, k int) (commit
 	if err := s.Commit(ctx, h.batch(k)); err != nil {
 		return false, false, err
 	}
-	err = s.AppendLogs(ctx, []store.LogBlock{output((k - 1) * blockSize)}, nil)
-	return true, err == nil, err
+	appended, err = appendOutput(ctx, s, k)
+	return true, appended, err
+}
+
+// mergeEvery is after how many pieces of output these are merged.
+const mergeEvery = 4
+
+// appendOutput appends what comes after commit k, and now and then merges it with what came before. It reports whether the
+// first was acknowledged; nothing is to be known of the second.
+func appendOutput(ctx context.Context, s *pebblestore.Store, k int) (appended bool, err error) {
+	if err := s.AppendLogs(ctx, outputOf(k), nil); err != nil || k%mergeEvery != 0 {
+		return err == nil, err
+	}
+	merged := output((k - mergeEvery) * blockSize)
+	for n := k - mergeEvery + 1; n < k; n++ {
+		merged.Data = append(merged.Data, output(n*blockSize).Data...)
+	}
+	merged.Bytes = uint32(len(merged.Data))
+	return true, s.MergeLogs(ctx, []store.LogBlock{merged})
 }
 
 // errWrong marks a store that serves something else than what was written.
@@ -186,13 +203,22 @@ func (h history) checkOutput(ctx context.Context, s *pebblestore.Store, least, m
 	if err != nil {
 		return err
 	}
+	var data []byte
+	for i := range blocks {
+		if int(blocks[i].Offset) != len(data) || int(blocks[i].Bytes) != len(blocks[i].Data) {
+			return wrong("after %d bytes of output there are %d at %d", len(data), blocks[i].Bytes, blocks[i].Offset)
+		}
+		data = append(data, blocks[i].Data...)
+	}
 	for i := range pieces {
-		if i >= len(blocks) || !reflect.DeepEqual(blocks[i], output(i*blockSize)) {
+		want := output(i * blockSize).Data
+		if len(data) < len(want) || !bytes.Equal(data[:len(want)], want) {
 			return wrong("piece %d of the output is something else", i)
 		}
+		data = data[len(want):]
 	}
-	if len(blocks) != pieces {
-		return wrong("%d pieces of output were read, and %d are there", len(blocks), pieces)
+	if len(data) > 0 {
+		return wrong("%d bytes of output were read behind its end", len(data))
 	}
 	return nil
 }
