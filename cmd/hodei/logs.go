@@ -161,7 +161,8 @@ func (f *logFlags) search(ctx context.Context, c *hodei.Client, id string, p *lo
 		}
 	}
 	if n := len(found.GetMatches()); found.GetCount() != strconv.Itoa(n) {
-		fmt.Fprintf(os.Stderr, "hodei: these are the first %d of %s lines that match; see all with: hodei logs %s | grep -E '...'\n", n, found.GetCount(), id)
+		fmt.Fprintf(os.Stderr, "hodei: these are the first %d of %s lines that match; see all with: hodei logs %s | grep -E '...'\n",
+			n, found.GetCount(), id)
 	}
 	return p.close(found.GetCompleteness())
 }

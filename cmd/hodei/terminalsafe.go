@@ -86,9 +86,10 @@ func (f *sequenceFilter) take(b byte) {
 			f.state = inText
 		}
 	case inString:
-		if b == bell {
+		switch b {
+		case bell:
 			f.state = inText
-		} else if b == escape {
+		case escape:
 			f.state = inStringEnds
 		}
 	case inStringEnds:

@@ -195,7 +195,8 @@ func TestSpecSurvivesTheWayThroughTheAPI(t *testing.T) {
 	spec := job.Spec{
 		Name: "n", Namespace: "ns", Queue: "q", Labels: map[string]string{"a": "b"}, Env: map[string]string{"E": "1"},
 		Steps: []job.Step{
-			{Name: "one", Argv: []string{"a", "b"}, Env: map[string]string{"S": "2"}, WorkingDir: "/w", Timeout: time.Minute, Grace: time.Second},
+			{Name: "one", Argv: []string{"a", "b"}, Env: map[string]string{"S": "2"}, WorkingDir: "/w", Timeout: time.Minute, Grace: time.Second,
+				Secrets: []job.SecretRef{{Name: "A", Env: "B", File: true}}},
 			{Name: "two", Script: "echo", Shell: []string{"bash", "-c"}, Grace: time.Second},
 		},
 		Resources:   job.Resources{MilliCPU: 1, MemoryMiB: 2, Extras: map[string]int32{"gpu": 3}},
@@ -273,14 +274,30 @@ func TestPageTokens(t *testing.T) {
 	}
 }
 
-// Whoever asks for bytes that were removed is told which are gone and why, and whoever has them all already is not.
-func TestRemovedOutputIsAGap(t *testing.T) {
+// What never comes is told: which bytes of which attempt, and why. Whoever has them all already is not told.
+func TestGapsAreTold(t *testing.T) {
 	t.Parallel()
-	end := &store.LogEnd{Bytes: 1234, Removed: "it was too old"}
-	for offset, want := range map[uint64]string{0: "bytes 0-1234 are gone: it was too old", 1000: "bytes 1000-1234 are gone: it was too old", 1234: ""} {
-		state, message, err := (&tail{offset: offset}).ended(t.Context(), end)
-		if err != nil || message != want || (state == hodeiv1.LogState_LOG_STATE_GAP) != (want != "") {
-			t.Errorf("from %d: %s, %q, %v", offset, state, message, err)
+	removed := &store.LogEnd{Bytes: 1234, Removed: "it was too old"}
+	cut := &store.LogEnd{Bytes: 1234, Missing: "the agent was restarted", Streams: []store.StreamTotal{{Stream: store.Stderr, Bytes: 1234}}}
+	for name, c := range map[string]struct {
+		end    *store.LogEnd
+		offset uint64
+		want   string
+	}{
+		"all of it":     {removed, 0, "bytes 0-1234 of attempt 2 are gone: it was too old"},
+		"the rest":      {removed, 1000, "bytes 1000-1234 of attempt 2 are gone: it was too old"},
+		"nothing of it": {removed, 1234, ""},
+		"what was lost": {cut, 1234, "bytes from 1234 on of attempt 2 are missing: the agent was restarted"},
+		"complete":      {&store.LogEnd{Bytes: 1234}, 1234, ""},
+	} {
+		reader := &tail{offset: c.offset, attempt: 2, spec: &job.Spec{Steps: []job.Step{{Name: "only"}}}}
+		state, err := reader.ended(t.Context(), c.end)
+		got := reader.completeness(state)
+		if err != nil || got.GetMessage() != c.want || (got.GetState() == hodeiv1.LogState_LOG_STATE_GAP) != (c.want != "") || (len(got.GetGaps()) > 0) != (c.want != "") {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		if c.end == cut && (len(got.GetStreams()) != 1 || got.GetStreams()[0].GetStep() != "only" || got.GetStreams()[0].GetBytes() != "1234") {
+			t.Errorf("the proof is %v", got.GetStreams())
 		}
 	}
 }

@@ -147,7 +147,6 @@ type lineCheck struct {
 	exact  bool // the hash that the job wrote at the end is that of all before
 
 	rest []byte
-	sum  []byte
 	hash interface {
 		Write(p []byte) (int, error)
 		Sum(b []byte) []byte

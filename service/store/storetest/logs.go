@@ -17,6 +17,7 @@ func logs(t *testing.T, h Harness) {
 	aspects(t, h, map[string]func(*testing.T, Harness){
 		"Offsets": logOffsets, "Attempts": logsApart, "Ends": logEnds, "Large": largeBlocks,
 		"Merges": mergedLogs, "ReadWhileMerged": logsReadWhileMerged, "Removal": removedLogs, "RemovedWhileMerged": logsRemovedWhileMerged,
+		"EndsAfterBytes": endsAfterBytes,
 	})
 }
 
@@ -292,6 +293,31 @@ func logsReadWhileMerged(t *testing.T, h Harness) {
 	group.Wait()
 	if got, err := s.ReadLogs(t.Context(), ref, 0, 1<<20); err != nil || len(got) != 2 {
 		t.Errorf("%d blocks are left, want 2, %v", len(got), err)
+	}
+}
+
+// endsAfterBytes: whoever sees the end of a log sees all bytes that are stored before it or with it.
+func endsAfterBytes(t *testing.T, h Harness) {
+	s := open(t, h)
+	for n := range 200 {
+		ref := store.LogRef{Job: id(n), Attempt: 1}
+		blocks := blocksOf(ref, "ab", "c")
+		written := make(chan error, 1)
+		go func() {
+			written <- s.AppendLogs(t.Context(), blocks, []store.LogEnd{{Ref: ref, Bytes: blocks[len(blocks)-1].End()}})
+		}()
+		for ended := false; !ended; {
+			state, err := s.LogState(t.Context(), ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ended = state.End != nil; ended && state.Bytes != state.End.Bytes {
+				t.Fatalf("a log of %d bytes has ended with %d", state.Bytes, state.End.Bytes)
+			}
+		}
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
