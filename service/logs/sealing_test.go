@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -111,7 +112,7 @@ func TestSealingKeepsEveryByte(t *testing.T) {
 		for n := range commits {
 			var chunks []Chunk
 			for range rapid.IntRange(1, 2).Draw(t, "chunks") {
-				data := bytes.Repeat([]byte(line(n)), 1+rapid.IntRange(0, most).Draw(t, "length")/70)
+				data := bytes.Repeat([]byte(line(n)), 1+rapid.SampledFrom([]int{0, 50, most / 3, most}).Draw(t, "length")/70)
 				chunks = append(chunks, Chunk{
 					Ref: testRef, Offset: offset, Stream: store.Stdout, Time: time.Unix(int64(n), 0).UTC(), Data: data,
 				})
@@ -172,6 +173,9 @@ func TestLogOfManySmallCommitsIsSealedAsItGrows(t *testing.T) {
 	if moved.bytes > 8*offset {
 		t.Errorf("%d bytes were moved for %d that were written", moved.bytes, offset)
 	}
+	if sealed := s.heads[testRef].small.sealed; sealed < offset-2*blockBytes {
+		t.Errorf("of %d bytes those before %d are not looked at again", offset, sealed)
+	}
 }
 
 type movedBytes struct {
@@ -211,10 +215,63 @@ func TestLargeBlocksAreNotSealed(t *testing.T) {
 	for n := range 40 {
 		commitTo(t, s, []Chunk{{Ref: testRef, Offset: uint64(n * blockBytes), Stream: store.Stdout, Data: make([]byte, blockBytes)}})
 	}
-	commitTo(t, s, nil, store.LogEnd{Ref: testRef, Bytes: 40 * blockBytes})
+	if task, ok := s.unsealed.next(); ok || c.blocks != 40 {
+		t.Errorf("of %d blocks those of %+v are sealed", c.blocks, task)
+	}
+	writeLines(t, s, 20*blockBytes, 20*blockBytes+sealBlocks)
+	if task, _ := s.unsealed.next(); task.from != 40*blockBytes || task.to != task.from+2*sealBlocks {
+		t.Errorf("what follows large blocks is sealed by %+v", task)
+	}
+}
+
+// Neighbours that have too many segments together stay neighbours.
+func TestSealingKeepsToTheSegmentsOfABlock(t *testing.T) {
+	t.Parallel()
+	s, c := newKeeper()
+	var all []Chunk
+	for range sealBlocks {
+		first := len(all)
+		for range maxSegments / 30 {
+			n := len(all)
+			all = append(all, Chunk{Ref: testRef, Offset: uint64(n), Stream: store.Stream(1 + n%2), Time: time.Unix(1, 0), Data: []byte{byte(n)}})
+		}
+		commitTo(t, s, slices.Clone(all[first:]))
+	}
+	commitTo(t, s, nil, store.LogEnd{Ref: testRef, Bytes: uint64(len(all))})
 	sealEverything(s)
-	if c.reads != 0 || c.merges != 0 || c.blocks != 40 {
-		t.Errorf("the store was asked for %+v", *c)
+	blocks := blocksIn(t, c, testRef)
+	if chunks := decodeAll(t, blocks); len(blocks) != 3 || !slices.EqualFunc(chunks, all, sameChunk) {
+		t.Errorf("%d chunks became %d in %d blocks", len(all), len(chunks), len(blocks))
+	}
+}
+
+// A server that does not lead any more, and does not know it yet, seals the same log as the one that leads.
+func TestSealingBesideAnotherServer(t *testing.T) {
+	t.Parallel()
+	s, c := newKeeper()
+	random := rand.NewChaCha8([32]byte{1})
+	const size = 70_000 // three, of which two fit into a block, but not with the first one twice
+	var want []byte
+	for n := range 3 {
+		data := make([]byte, size)
+		_, _ = random.Read(data) // it never fails
+		want = append(want, data...)
+		commitTo(t, s, []Chunk{{Ref: testRef, Offset: uint64(n * size), Stream: store.Stdout, Time: time.Unix(1, 0), Data: data}})
+	}
+	blocks := blocksIn(t, c, testRef)
+	reads := 0
+	c.read = func() error {
+		if reads++; reads == 2 { // the first block was read
+			return s.merge(t.Context(), blocks[:2])
+		}
+		return nil
+	}
+	if _, err := s.seal(t.Context(), sealing{ref: testRef, to: 3 * size, ended: true}); err != nil || reads != 2 {
+		t.Errorf("%d reads, %v", reads, err)
+	}
+	chunks := join(decodeAll(t, blocksIn(t, c.Logs, testRef)))
+	if len(chunks) != 1 || !bytes.Equal(chunks[0].Data, want) {
+		t.Errorf("there are other bytes, in %d chunks", len(chunks))
 	}
 }
 
