@@ -11,6 +11,7 @@ import (
 var small = map[string][]string{
 	"jobs": {"--jobs", "3000"}, "submit": {"--jobs", "200"}, "exec": {"--jobs", "50"}, "latency": {"--jobs", "3"},
 	"queue": {"--jobs", "3000"}, "agents": {"--agents", "3", "--duration", "1s"}, "recovery": {"--kills", "2"}, "store": {"--jobs", "3000"},
+	"logs": {"--streams", "5", "--lines-per-minute", "600", "--duration", "1s", "--idle-lines", "5", "--long-lines", "2000", "--throughput", "1s"},
 }
 
 // Every command of docs/benchmarks.md runs, and prints the figures that the document shows as one JSON object on the last

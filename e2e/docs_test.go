@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -117,6 +118,19 @@ func TestSecretsAsTheDocumentUsesThem(t *testing.T) {
 	key := shell(t, nil, shellBlocks(t, "docs/secrets.md", "How they are kept")[0]+"cat secrets.key\n")
 	if _, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key)); err != nil || len(strings.TrimSpace(key)) != 44 {
 		t.Errorf("the key is %q, %v", key, err)
+	}
+}
+
+func TestLogsAsTheDocumentReadsThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1")
+	out := shell(t, w.env(), shellBlocks(t, "docs/logs.md", "Read logs")[0])
+	out = strings.ReplaceAll("\n"+out, "\nwarning: old\n", "\n") // what went to stderr, whenever that was
+	out = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z`).ReplaceAllString(out, "TIME")
+	want := "\n1003\n::endgroup::\ndone\n990\n991\n992\n993\n994\n995\n996\n997\n998\n999\nTIME warning: old\n1003\n::group::Build\n"
+	if out != want {
+		t.Errorf("the commands printed %q, want %q", out, want)
 	}
 }
 

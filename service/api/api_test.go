@@ -195,8 +195,10 @@ func TestSpecSurvivesTheWayThroughTheAPI(t *testing.T) {
 	spec := job.Spec{
 		Name: "n", Namespace: "ns", Queue: "q", Labels: map[string]string{"a": "b"}, Env: map[string]string{"E": "1"},
 		Steps: []job.Step{
-			{Name: "one", Argv: []string{"a", "b"}, Env: map[string]string{"S": "2"}, WorkingDir: "/w", Timeout: time.Minute, Grace: time.Second,
-				Secrets: []job.SecretRef{{Name: "A", Env: "B", File: true}}},
+			{
+				Name: "one", Argv: []string{"a", "b"}, Env: map[string]string{"S": "2"}, WorkingDir: "/w", Timeout: time.Minute, Grace: time.Second,
+				Secrets: []job.SecretRef{{Name: "A", Env: "B", File: true}},
+			},
 			{Name: "two", Script: "echo", Shell: []string{"bash", "-c"}, Grace: time.Second},
 		},
 		Resources:   job.Resources{MilliCPU: 1, MemoryMiB: 2, Extras: map[string]int32{"gpu": 3}},
