@@ -81,23 +81,33 @@ func TestConnectionsCutWhileJobsWrite(t *testing.T) {
 	p := newProxy(t, strings.TrimPrefix(w.url, "https://"))
 	w.url = "https://" + p.listener.Addr().String()
 	w.agent("w1")
-	const jobs, lines = 5, 300
+	const jobs, lines = 10, 200
 	var runs []*daemon
-	script := fmt.Sprintf("for i in $(seq %d); do echo out $i; echo err $i >&2; sleep 0.01; done; exit 3", lines)
+	// Each line has its number and a checksum, so that whatever is lost, doubled, moved or changed is seen.
+	script := fmt.Sprintf(`line() { printf '%%s %%s %%s\n' $1 $2 $(printf '%%s %%s' $1 $2 | cksum | cut -d' ' -f1); }
+		for i in $(seq %d); do line out $i; line err $i >&2; sleep 0.01; done; exit 3`, lines)
 	for range jobs {
 		runs = append(runs, startDaemon(t, w.env(), "hodei", "run", "--max-attempts", "1", "--", "sh", "-c", script))
 	}
 	await(t, "all jobs", func() bool {
 		for _, r := range runs {
-			if !strings.Contains(r.output.String(), "out 1\n") {
+			if !strings.Contains(r.output.String(), "out 1 ") {
 				return false
 			}
 		}
 		return true
 	})
-	for range 15 {
-		<-time.After(time.Duration(50+random.IntN(300)) * time.Millisecond)
+	for ended := false; !ended; {
+		<-time.After(time.Duration(100+random.IntN(1900)) * time.Millisecond)
 		p.cut()
+		ended = true
+		for _, r := range runs {
+			select {
+			case <-r.exited:
+			default:
+				ended = false
+			}
+		}
 	}
 	for i, r := range runs {
 		if code := r.awaitExit(t); code != 3 {
@@ -106,7 +116,8 @@ func TestConnectionsCutWhileJobsWrite(t *testing.T) {
 		for _, stream := range []string{"out", "err"} {
 			var want, got strings.Builder
 			for n := range lines {
-				fmt.Fprintf(&want, "%s %d\n", stream, n+1)
+				text := fmt.Sprintf("%s %d", stream, n+1)
+				fmt.Fprintf(&want, "%s %d\n", text, cksum([]byte(text)))
 			}
 			for line := range strings.Lines(r.output.String()) {
 				if strings.HasPrefix(line, stream) {
@@ -122,4 +133,25 @@ func TestConnectionsCutWhileJobsWrite(t *testing.T) {
 	if out := w.must("job", "list", "--state", "failed", "-o", "json"); strings.Count(out, `"attempt":1`) != jobs {
 		t.Errorf("the jobs are %s", out)
 	}
+}
+
+// cksum is the checksum of the program of this name, as POSIX has it.
+func cksum(data []byte) uint32 {
+	var crc uint32
+	add := func(b byte) {
+		crc ^= uint32(b) << 24
+		for range 8 {
+			carry := crc & (1 << 31)
+			if crc <<= 1; carry != 0 {
+				crc ^= 0x04c11db7
+			}
+		}
+	}
+	for _, b := range data {
+		add(b)
+	}
+	for n := len(data); n > 0; n >>= 8 {
+		add(byte(n))
+	}
+	return ^crc
 }

@@ -133,3 +133,75 @@ func TestOutputOfAKilledAgentIsATruePrefix(t *testing.T) {
 		t.Errorf("%d bytes became %d others", len(before), len(after))
 	}
 }
+
+// The agent's disk is full while the server is away: the job waits, and when there is room again it goes on and nothing is lost.
+func TestFullDiskOfAnAgentHoldsTheJob(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := smallDisk(t, 32)
+	agent := w.agent("w1", "--state-dir", dir)
+	started := filepath.Join(t.TempDir(), "started")
+	id := w.submit("--", "sh", "-c", "echo begin; while [ ! -e "+started+" ]; do sleep 0.05; done; seq 1000000; echo end")
+	await(t, "the job", func() bool { return strings.HasPrefix(w.hodei("logs", id).stdout, "begin\n") })
+	w.server.kill()
+	ballast := fill(t, dir, 1<<20)
+	if err := os.WriteFile(started, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the agent to say what is wrong", func() bool { return strings.Contains(agent.output.String(), "output cannot be written") })
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	w.awaitJob(id, "SUCCEEDED")
+	want := sha256.New()
+	fmt.Fprint(want, "begin\n")
+	for i := range 1_000_000 {
+		fmt.Fprintln(want, i+1)
+	}
+	fmt.Fprint(want, "end\n")
+	if got := w.hodei("logs", "-f", id); sha256.Sum256([]byte(got.stdout)) != [32]byte(want.Sum(nil)) || got.stderr != "" {
+		t.Errorf("%d bytes arrived, or others than were written: %s", len(got.stdout), got.stderr)
+	}
+}
+
+// Output is chosen by line, time, stream and text, and a namespace has limits for its logs.
+func TestOutputIsChosen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1")
+	id := w.submit("--", "sh", "-c", "echo one; echo two >&2; echo three; exit 1")
+	w.awaitJob(id, "FAILED")
+	for name, c := range map[string]struct {
+		args           []string
+		stdout, stderr string
+		code           int
+	}{
+		"all":                {nil, "one\nthree\n", "two\n", 0},
+		"raw":                {[]string{"--raw"}, "one\ntwo\nthree\n", "", 0},
+		"a stream":           {[]string{"--stream", "stderr"}, "", "two\n", 0},
+		"tail of a stream":   {[]string{"--tail", "1", "--stream", "stdout"}, "three\n", "", 0},
+		"long ago":           {[]string{"--until", "1h"}, "", "", 0},
+		"since then":         {[]string{"--since", "2000-01-01T00:00:00Z"}, "one\nthree\n", "two\n", 0},
+		"lines that match":   {[]string{"--grep", "e$"}, "one\nthree\n", "", 0},
+		"followed and found": {[]string{"-f", "--grep", "^t"}, "three\n", "two\n", 0},
+		"no line matches":    {[]string{"--grep", "four"}, "", "", 1},
+		"a bad pattern":      {[]string{"--grep", "("}, "", "missing closing", 2},
+		"two beginnings":     {[]string{"--tail", "1", "--since", "1h"}, "", "keep one", 2},
+		"a time of nobody":   {[]string{"--since", "yesterday"}, "", "neither a time", 2},
+	} {
+		got := w.hodei(append([]string{"logs", id}, c.args...)...)
+		if got.code != c.code || c.code != 2 && (c.args == nil || c.args[0] != "--raw") && (got.stdout != c.stdout || got.stderr != c.stderr) ||
+			c.code == 2 && !strings.Contains(got.stderr, c.stderr) {
+			t.Errorf("%s: logs %v gave %+v", name, c.args, got)
+		}
+	}
+	// The order of two streams is that in which the agent read them, which may be another than that in which they were written.
+	if got := w.must("logs", "--raw", id); len(got) != len("one\ntwo\nthree\n") || !strings.Contains(got, "two\n") {
+		t.Errorf("all of the output is %q", got)
+	}
+	w.must("admin", "retention", "set", "default", "--max-age", "168h", "--max-size", "10Gi")
+	if got := w.must("admin", "retention", "list"); !strings.Contains(got, "default    168h0m0s  10240Mi") {
+		t.Errorf("the limits are\n%s", got)
+	}
+}

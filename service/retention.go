@@ -29,6 +29,13 @@ func (s *Server) expire(ctx context.Context) error {
 		if total > 0 {
 			s.config.Logger.Info("old jobs removed", "jobs", total)
 		}
+		logs, err := s.retention.Sweep(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.config.Logger.Error("logs that a namespace does not keep cannot be removed; it is tried again later", "error", err)
+		}
+		if logs > 0 {
+			s.config.Logger.Info("logs removed that their namespaces do not keep", "logs", logs)
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():

@@ -22,6 +22,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/retention"
 	"github.com/hodei-jobs/hodei/service/secrets"
 	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/pebblestore"
@@ -51,6 +52,7 @@ type Server struct {
 	jobs      *orchestrator.Orchestrator
 	fleet     *fleet.Fleet
 	logs      *logs.Service
+	retention *retention.Keeper
 	telemetry *telemetry.Telemetry
 	disk      *diskGuard // nil: the store is not on a disk of this server, or is not watched
 	api, ops  *http.Server
@@ -95,6 +97,7 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.tokens = identity.NewTokens(s.store, time.Now)
 	s.logs = logs.New(s.store, metrics, s.config.Logger)
+	s.retention = retention.New(s.store, s.logs, time.Now, s.config.Logger)
 	s.watchDisk()
 	if err := s.openSecrets(); err != nil {
 		return err
@@ -169,7 +172,7 @@ func (s *Server) watchDisk() {
 
 func (s *Server) serveHandlers() error {
 	handler, err := api.NewHandler(api.Config{
-		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens, Secrets: s.secrets,
+		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens, Secrets: s.secrets, Retention: s.retention,
 		Enrolment: identity.NewEnrolment(s.authority, s.tokens), CAPin: s.authority.Pin(),
 		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})

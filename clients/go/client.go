@@ -50,11 +50,12 @@ func (t *transport) Do(req *http.Request) (*http.Response, error) {
 
 // Raw are the generated clients.
 type Raw struct {
-	Jobs    hodeiv1connect.JobServiceClient
-	Logs    hodeiv1connect.LogServiceClient
-	Workers hodeiv1connect.WorkerServiceClient
-	Secrets hodeiv1connect.SecretServiceClient
-	Tokens  adminv1connect.TokenServiceClient
+	Jobs      hodeiv1connect.JobServiceClient
+	Logs      hodeiv1connect.LogServiceClient
+	Workers   hodeiv1connect.WorkerServiceClient
+	Secrets   hodeiv1connect.SecretServiceClient
+	Tokens    adminv1connect.TokenServiceClient
+	Retention adminv1connect.RetentionServiceClient
 }
 
 // New makes a client; it connects with the first call. Use ResolveConfig for the settings that the command line uses.
@@ -83,6 +84,7 @@ func New(config Config) (*Client, error) {
 		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
 		Workers: hodeiv1connect.NewWorkerServiceClient(client),
 		Secrets: hodeiv1connect.NewSecretServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),
+		Retention: adminv1connect.NewRetentionServiceClient(client),
 	}
 	return c, nil
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/retention"
 	"github.com/hodei-jobs/hodei/service/secrets"
 )
 
@@ -41,6 +42,7 @@ type Config struct {
 	Logs      *logs.Service
 	Tokens    *identity.Tokens
 	Secrets   *secrets.Secrets
+	Retention *retention.Keeper
 	Enrolment *identity.Enrolment
 	CAPin     string
 	Logger    *slog.Logger
@@ -70,7 +72,7 @@ func NewHandler(config Config) (http.Handler, error) {
 func serviceNames() []string {
 	return []string{
 		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName, hodeiv1connect.SecretServiceName,
-		adminv1connect.TokenServiceName, hwpv1connect.WorkerServiceName,
+		adminv1connect.TokenServiceName, adminv1connect.RetentionServiceName, hwpv1connect.WorkerServiceName,
 	}
 }
 
@@ -93,6 +95,7 @@ func publicServer(config Config) (*connect.Server, error) {
 	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})
 	hodeiv1connect.RegisterSecretServiceHandler(server, &secretService{secrets: config.Secrets})
 	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.CAPin})
+	adminv1connect.RegisterRetentionServiceHandler(server, &retentionService{keeper: config.Retention})
 	grpcreflect.Register(server, grpcreflect.WithNamer(grpcreflect.NamerFunc(serviceNames)))
 	return server, nil
 }

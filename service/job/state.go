@@ -35,6 +35,15 @@ func (s State) String() string {
 // Valid reports whether s is one of the states.
 func (s State) Valid() bool { return s >= Blocked && s <= Skipped }
 
+// TerminalStates returns the states of jobs that have ended.
+func TerminalStates() []State {
+	var all []State
+	for s := Succeeded; s.Valid(); s++ {
+		all = append(all, s)
+	}
+	return all
+}
+
 // Terminal reports whether a job in this state has ended.
 func (s State) Terminal() bool { return s >= Succeeded }
 

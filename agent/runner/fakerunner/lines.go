@@ -71,6 +71,7 @@ func WriteLines(w io.Writer, n int, pause time.Duration, stop <-chan struct{}) e
 	l := lineWriter{w: bufio.NewWriterSize(w, 64<<10), sum: sha256.New()}
 	var ticks <-chan time.Time
 	if pause > 0 {
+		l.w = bufio.NewWriterSize(w, 256) // which is written out after each line
 		ticker := time.NewTicker(pause)
 		defer ticker.Stop()
 		ticks = ticker.C

@@ -22,7 +22,7 @@ type LogLoad struct {
 	Seconds          float64   `json:"seconds"`
 	Lines            int       `json:"lines"`
 	Exact            int       `json:"exact"`              // streams of which every byte arrived, by the hash that the job wrote
-	DeliveryMillis   Quantiles `json:"delivery_ms"`        // from the write in the agent to the reader
+	DeliveryMillis   Quantiles `json:"delivery_ms"`        // from the write in the agent to the reader, from the third second on
 	HeartbeatMillis  Quantiles `json:"heartbeat_delay_ms"` // how much later than planned the server saw the agents' heartbeats
 	ServerRSS        int64     `json:"server_rss_bytes"`
 	ServerRSSGrowth  float64   `json:"server_rss_growth"` // since the first minute, or the first quarter of a shorter run
@@ -31,6 +31,9 @@ type LogLoad struct {
 	ServerCPUPerLine float64   `json:"server_cpu_us_per_line"`
 	AgentCPUPerLine  float64   `json:"agent_cpu_us_per_line"`
 }
+
+// settleTime is how long the readers have to find their logs; lines of that time do not count for the delivery.
+const settleTime = 2 * time.Second
 
 // clientsOfLoad is how many connections the readers share.
 const clientsOfLoad = 8
@@ -72,13 +75,15 @@ func measureLogLoad(ctx context.Context, options Options, logs LogOptions) (LogL
 		return r, errors.Join(err, w.health())
 	}
 	var delays []time.Duration
+	unsettled := int(settleTime / pause)
 	for _, c := range checks {
-		delays = append(delays, c.delays...)
+		r.Lines += len(c.delays)
+		delays = append(delays, c.delays[min(unsettled, len(c.delays)):]...)
 		if c.exact {
 			r.Exact++
 		}
 	}
-	r.Lines, r.DeliveryMillis = len(delays), quantilesOf(delays)
+	r.DeliveryMillis = quantilesOf(delays)
 	r.LinesPerMinute = float64(r.Lines) / r.Seconds * 60
 	r.ServerCPUPerLine /= float64(r.Lines)
 	r.AgentCPUPerLine /= float64(r.Lines)
