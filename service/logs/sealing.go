@@ -82,6 +82,9 @@ func (s *Service) written(ref store.LogRef, h *head) {
 	}
 	if s.unsealed.add(sealing{ref: ref, from: w.sealed, to: h.bytes, ended: h.ended}) {
 		w.fresh, w.freshBytes = 0, 0
+		if h.ended {
+			w.blocks = 0 // once is enough
+		}
 	}
 }
 

@@ -275,6 +275,29 @@ func TestSealingBesideAnotherServer(t *testing.T) {
 	}
 }
 
+// What an agent sends again after the end of a log does not have it sealed again, whether the log is followed or not.
+func TestEndedLogIsSealedOnce(t *testing.T) {
+	t.Parallel()
+	s, c := newKeeper()
+	writeLines(t, s, 0, 3)
+	for range 2 {
+		tail, err := s.Tail(t.Context(), testRef, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			commitTo(t, s, nil, store.LogEnd{Ref: testRef, Bytes: 6})
+			sealEverything(s)
+		}
+		tail.Close()
+		writeLines(t, s, 2, 3)
+		sealEverything(s)
+		if c.reads != 1 || c.merges != 1 {
+			t.Errorf("the log was read %d times and merged %d times", c.reads, c.merges)
+		}
+	}
+}
+
 // writeLines makes as many commits of a line each.
 func writeLines(t fatal, s *Service, from, to int) {
 	t.Helper()

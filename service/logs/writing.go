@@ -131,7 +131,7 @@ func (s *Service) acquire(ctx context.Context, ref store.LogRef) (*head, error) 
 	if !h.loaded {
 		h.loaded, h.bytes, h.ended = true, state.Bytes, state.End != nil
 		h.at.line = state.Lines
-		if state.Bytes > 0 {
+		if state.Bytes > 0 && !h.ended {
 			h.small.blocks = 2 // or more, or less
 		}
 	}
