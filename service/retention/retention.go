@@ -191,7 +191,7 @@ func (s *sweep) job(ctx context.Context, j *job.Job) error {
 // why says why a log is removed, empty when it is kept.
 func (s *sweep) why(j *job.Job) string {
 	p := &s.policy
-	over := ""
+	var over string
 	switch {
 	case p.MaxAge > 0 && s.now.Sub(j.Ended) > p.MaxAge:
 		over = fmt.Sprintf("it was older than %v", p.MaxAge)
