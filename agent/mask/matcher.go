@@ -13,6 +13,8 @@ const (
 	filterBits = 17
 	// longestStride bounds how many entries of the filter a needle takes.
 	longestStride = 8
+	// How much is looked up in a filter before a leap is tried, in strides. Looking up costs more, so that trying costs little.
+	shortestStretch, longestStretch = 16, 4096
 )
 
 // filter says which texts of gram bytes may be part of a needle. It may say so of others too.
@@ -47,10 +49,10 @@ type matcher struct {
 	root    node
 	longest int
 	stride  int
-	inside  filter    // grams at the first stride places of needles
-	starts  filter    // grams with which needles begin
-	first   [256]bool // bytes with which needles begin
-	escapes bool      // a needle has an escape character
+	inside  filter // grams at the first stride places of needles
+	starts  filter // grams with which needles begin
+	begins  class  // bytes with which needles or ANSI sequences begin
+	escapes bool   // a needle has an escape character
 }
 
 // newMatcher makes a matcher of texts, each with the secret that it is a form of. It is nil when there are none.
@@ -60,6 +62,7 @@ func newMatcher(all []needle) *matcher {
 	}
 	slices.SortFunc(all, func(a, b needle) int { return bytes.Compare(a.text, b.text) })
 	m := &matcher{stride: longestStride}
+	m.begins.add(escape)
 	for _, n := range all {
 		if last := len(m.needles) - 1; last >= 0 && bytes.Equal(m.needles[last].text, n.text) {
 			m.needles[last].secrets = union(m.needles[last].secrets, n.secrets)
@@ -68,7 +71,7 @@ func newMatcher(all []needle) *matcher {
 		m.needles = append(m.needles, needle{n.text, slices.Clone(n.secrets)})
 		m.longest = max(m.longest, len(n.text))
 		m.stride = min(m.stride, len(n.text)-gram+1)
-		m.first[n.text[0]] = true
+		m.begins.add(n.text[0])
 		m.escapes = m.escapes || bytes.IndexByte(n.text, escape) >= 0
 	}
 	m.root = m.tree(0, len(m.needles), 0)
@@ -96,11 +99,33 @@ type match struct {
 	needle     int
 }
 
-// find appends, for each place of a text where needles begin, the longest of them that is whole.
-func (m *matcher) find(text []byte, found []match) []match {
+// find appends, for each place of a text where needles begin, the longest of them that is whole. None begins before from.
+//
+// Bytes that begin no needle are passed over in leaps. Between two leaps a stretch is looked up in the filter, a longer one each
+// time that a leap was short: in most texts bytes that may begin a needle are everywhere.
+func (m *matcher) find(text []byte, from int, found []match) []match {
+	end := len(text) - m.stride - gram + 2 // where there is no room for a needle any more
+	for at, stretch := from, shortestStretch*m.stride; at < end; {
+		leap := m.begins.leap(text[at:end])
+		if leap < stretch {
+			stretch = min(4*stretch, longestStretch*m.stride)
+		} else {
+			stretch = shortestStretch * m.stride
+		}
+		at += leap
+		until := min(at+stretch, end)
+		found = m.lookUp(text, at, until, found)
+		at = until
+	}
+	return found
+}
+
+// lookUp is find for the places before until, which is whole strides further or where there is no room for a needle any more.
+func (m *matcher) lookUp(text []byte, from, until int, found []match) []match {
 	stride := m.stride
-	for at := 0; at+gram <= len(text); at += stride {
-		h := binary.LittleEndian.Uint32(text[at:at+gram]) * 0x9e3779b1 >> (32 - filterBits)
+	part := text[:until+stride+gram-2]
+	for at := from + stride - 1; at+gram <= len(part); at += stride {
+		h := binary.LittleEndian.Uint32(part[at:at+gram]) * 0x9e3779b1 >> (32 - filterBits)
 		if m.inside[h/64]&(1<<(h%64)) != 0 {
 			found = m.confirm(text, at, found)
 		}
@@ -110,7 +135,7 @@ func (m *matcher) find(text []byte, found []match) []match {
 
 // confirm looks at the places of which the filter has said something.
 func (m *matcher) confirm(text []byte, at int, found []match) []match {
-	for start := max(at-m.stride+1, 0); start <= at; start++ {
+	for start := at - m.stride + 1; start <= at; start++ {
 		if !m.starts.has(text[start:]) {
 			continue
 		}
@@ -176,11 +201,14 @@ func (m *matcher) walk(text []byte) (longest int, open bool) {
 
 // hold returns where the part of a text begins that may be the beginning of a needle: its length when nothing is.
 func (m *matcher) hold(text []byte) int {
-	for at := max(0, len(text)-m.longest+1); at < len(text); at++ {
-		if m.first[text[at]] {
-			if _, open := m.walk(text[at:]); open {
-				return at
-			}
+	at := max(0, len(text)-m.longest+1)
+	for at += m.begins.leap(text[at:]); at < len(text); at++ {
+		rest := text[at:]
+		if !m.begins.has[rest[0]] || len(rest) >= gram && !m.starts.has(rest) {
+			continue
+		}
+		if _, open := m.walk(rest); open {
+			return at
 		}
 	}
 	return len(text)

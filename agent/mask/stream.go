@@ -67,15 +67,19 @@ func (s *Stream) look(m *matcher, text []byte) int {
 	if m == nil {
 		return len(text)
 	}
-	s.found = m.find(text, s.found)
+	from := m.begins.leap(text)
+	if from == len(text) { // neither a secret nor a sequence begins
+		return from
+	}
+	s.found = m.find(text, from, s.found)
 	hold := m.hold(text)
-	if bytes.IndexByte(text, escape) < 0 {
+	if bytes.IndexByte(text[from:], escape) < 0 {
 		return hold
 	}
 	v := &s.seen
 	unfinished := v.read(text)
 	direct := len(s.found)
-	s.found = m.find(v.text, s.found)
+	s.found = m.find(v.text, 0, s.found)
 	for i := range s.found[direct:] {
 		f := &s.found[direct+i]
 		f.start, f.end = v.origin(f.start), v.origin(f.end-1)+1
