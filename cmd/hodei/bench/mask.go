@@ -14,15 +14,16 @@ import (
 // MaskThroughput is what the masker does in a second, in megabytes.
 type MaskThroughput struct {
 	HundredSecrets float64 `json:"hundred_secrets"` // over the output of a build
-	PassThrough    float64 `json:"pass_through"`    // with a secret none of whose first bytes is in the text
-	Copy           float64 `json:"copy"`            // copying the same memory
+	PassThrough    float64 `json:"pass_through"`    // and copied, where no byte of the text is one with which a secret begins
+	Copy           float64 `json:"copy"`            // copied only
 	PassRatio      float64 `json:"pass_ratio"`      // one over the other
 }
 
 const (
 	maskChunk = 32 << 10
-	maskText  = 16 << 20
-	maskTime  = 500 * time.Millisecond
+	maskText  = 64 << 20 // more than caches hold
+	maskTime  = 250 * time.Millisecond
+	maskTurns = 3
 )
 
 // measureMask measures the masker alone, beside a copy.
@@ -40,12 +41,14 @@ func measureMask() (MaskThroughput, error) {
 	for i := 0; build.Len() < maskText; i++ {
 		fmt.Fprintf(&build, "[%d/2000] compiling src/module%d/file_%x.cc: warning: unused variable 'x%d' (%d ms)\n", i%2000, i%77, i*2654435761, i, i%991)
 	}
-	quiet := bytes.Repeat([]byte("- . - . / = /\n"), maskText/14)
+	quiet := bytes.Repeat([]byte("(:;) {!} ~~~ ()\n"), maskText/16)
 	var r MaskThroughput
-	r.HundredSecrets = perSecond(build.Bytes(), masker(hundred...))
-	target := make([]byte, maskChunk)
-	r.PassThrough = perSecond(quiet, masker(hundred...))
-	r.Copy = perSecond(quiet, func(p []byte) { copy(target, p) })
+	mask, target := masker(hundred...), make([]byte, maskChunk)
+	r.HundredSecrets = perSecond(build.Bytes(), func(p []byte) { mask(p) })
+	for range maskTurns { // the best of a few, in turn: others use the machine too
+		r.Copy = max(r.Copy, perSecond(quiet, func(p []byte) { copy(target, p) }))
+		r.PassThrough = max(r.PassThrough, perSecond(quiet, func(p []byte) { copy(target, mask(p)) }))
+	}
 	r.PassRatio = r.PassThrough / r.Copy
 	if r.HundredSecrets == 0 {
 		return r, errors.New("the masker did nothing")
@@ -53,11 +56,10 @@ func measureMask() (MaskThroughput, error) {
 	return r, nil
 }
 
-func masker(secrets ...mask.Secret) func([]byte) {
+func masker(secrets ...mask.Secret) func([]byte) []byte {
 	set := new(mask.Set)
 	set.Add(secrets...)
-	stream := set.Stream()
-	return func(p []byte) { stream.Write(p) }
+	return set.Stream().Write
 }
 
 // perSecond hands a text over in chunks, again and again, and returns the megabytes of a second.
