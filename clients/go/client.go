@@ -79,7 +79,7 @@ func New(config Config) (*Client, error) {
 	client := connect.NewClient(connecthttp.NewTransport(c.transport, config.URL,
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20),
 		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{},
-			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}))))
+			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}, &hodeiv1.TailLogsResponse{}))))
 	c.Raw = Raw{
 		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
 		Workers: hodeiv1connect.NewWorkerServiceClient(client),

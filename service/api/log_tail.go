@@ -40,6 +40,7 @@ type tail struct {
 	past    bool      // until has come
 	woken   bool      // the log may have grown or ended, and was not looked at since
 	sent    time.Time // when the last answer went out
+	timer   *time.Timer
 }
 
 // begin finds where the caller wants to begin in the attempt.
@@ -77,6 +78,8 @@ func (t *tail) wants(c *logs.Chunk) bool {
 
 // run sends one attempt after the other, from where the caller wants to begin to the last one.
 func (t *tail) run(ctx context.Context) error {
+	t.timer = time.NewTimer(tailCheck)
+	defer t.timer.Stop()
 	for {
 		state, err := t.runAttempt(ctx)
 		if err != nil {
@@ -147,17 +150,16 @@ func (t *tail) pause(ctx context.Context, grown <-chan struct{}) (hodeiv1.LogSta
 	if !t.follow {
 		return t.standing(ctx)
 	}
-	timer := time.NewTimer(tailCheck)
-	defer timer.Stop()
+	wait := tailCheck
 	if t.woken { // without new output, so the attempt may have ended without any
-		t.woken = false
-		timer.Reset(0)
+		t.woken, wait = false, 0
 	}
+	t.timer.Reset(wait)
 	select {
 	case <-grown:
 		t.woken = true
 		return hodeiv1.LogState_LOG_STATE_UNSPECIFIED, nil
-	case <-timer.C:
+	case <-t.timer.C:
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}

@@ -59,7 +59,7 @@ func NewHandler(config Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	// Strings of these may not be UTF-8: the domain checks those of specs, and the conversions those of agents.
 	quick := codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{}, &hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{},
-		&hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})
+		&hodeiv1.TailLogsResponse{}, &hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})
 	codecs := connecthttp.WithCodecs(quick, connectproto.NewJSONCodec())
 	limit := connecthttp.WithReadMaxBytes(MaxRequestBytes)
 	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024))

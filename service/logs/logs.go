@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
@@ -21,6 +22,10 @@ const WindowBytes = 4 << 20
 
 // maxBatchBytes bounds what one commit writes.
 const maxBatchBytes = 8 << 20
+
+// commitTime is how far apart the commits of a busy service begin: what many agents send meanwhile is written, and told to readers,
+// at once. After a quiet time nothing waits.
+const commitTime = 4 * time.Millisecond
 
 // Metrics counts log bytes. Its method must be quick.
 type Metrics interface{ LogBytes(n int) }
@@ -114,6 +119,8 @@ func (s *Service) Run(ctx context.Context) error {
 	sealing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sealer.Go(func() { s.sealAll(sealing) })
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -122,7 +129,9 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-s.ready:
 		}
 		for batch := s.take(); len(batch) > 0; batch = s.take() {
-			if err := s.write(ctx, batch); err != nil {
+			<-next.C
+			next.Reset(commitTime)
+			if err := s.write(ctx, append(batch, s.take()...)); err != nil {
 				s.close(err)
 				return err
 			}

@@ -7,8 +7,11 @@ import (
 )
 
 // recentBytes is how much of what was written last to a log that is followed is kept in memory, so that readers who are up to date
-// need not read the store.
-const recentBytes = 32 << 10
+// need not read the store. Each chunk counts chunkMemory beside its data.
+const (
+	recentBytes = 8 << 10
+	chunkMemory = 96
+)
 
 // recent is the end of a log in memory, for its readers. It is guarded by the service's lock.
 type recent struct {
@@ -26,12 +29,12 @@ func (r *recent) add(chunks []Chunk, h *head, followed bool) {
 		return
 	}
 	for i := range chunks {
-		r.bytes += len(chunks[i].Data)
+		r.bytes += len(chunks[i].Data) + chunkMemory
 	}
 	r.chunks = append(r.chunks, chunks...)
 	gone := 0
 	for ; r.bytes > recentBytes; gone++ {
-		r.bytes -= len(r.chunks[gone].Data)
+		r.bytes -= len(r.chunks[gone].Data) + chunkMemory
 	}
 	r.chunks = slices.Delete(r.chunks, 0, gone)
 }
