@@ -34,8 +34,9 @@ type attempt struct {
 	hasNews  bool                    // it is in the outbox's line; guarded by the outbox
 	unknown  bool                    // the server does not know it; guarded by the outbox
 
-	masks mask.Set     // the secrets that are replaced in everything that leaves the agent
-	added atomic.Int64 // how many of them came while the attempt ran
+	masks mask.Set // the secrets that are replaced in everything that leaves the agent
+	// How many of them came while the attempt ran, and their bytes.
+	added, addedBytes atomic.Int64
 
 	mu       sync.Mutex
 	spool    *spool // made with the first byte of output

@@ -23,7 +23,8 @@ const (
 	socketCallers   = 64               // at the same time; others wait
 	maxSocketBytes  = 1 << 20          // of a request
 	maxAddedSecrets = 1000             // of an attempt
-	maxAddedBytes   = 64 << 10         // of one
+	maxAddedBytes   = 64 << 10         // of one, and maxAddedTotal of all together: the masker needs many times that
+	maxAddedTotal   = 256 << 10
 )
 
 // jobRequest is what a job asks of the agent: one JSON value on a connection, answered by one.
@@ -131,6 +132,8 @@ func (t *attempt) addMask(r *maskRequest) jobAnswer {
 	switch n := t.added.Add(1); {
 	case n > maxAddedSecrets:
 		return jobAnswer{Error: fmt.Sprintf("at most %d secrets may be added to an attempt", maxAddedSecrets)}
+	case t.addedBytes.Add(int64(len(r.Value))) > maxAddedTotal:
+		return jobAnswer{Error: fmt.Sprintf("the secrets that are added to an attempt may have at most %d bytes together", maxAddedTotal)}
 	case len(r.Value) == 0 || len(r.Value) > maxAddedBytes || len(r.Name) > maxSecretName:
 		return jobAnswer{Error: fmt.Sprintf("a secret has from 1 to %d bytes, and a name of at most %d", maxAddedBytes, maxSecretName)}
 	}

@@ -48,11 +48,15 @@ func (o *LogOptions) request(id string) *hodeiv1.TailLogsRequest {
 }
 
 // Logs calls chunk for every piece of a job's output, in order, each byte once, and returns how complete the log is. It goes
-// on through restarts of the server and broken connections. It ends early with chunk's error.
+// on through restarts of the server and broken connections. It ends early with chunk's error. Where all of an attempt's log is read, its
+// bytes are compared with the hash of those that were written; the error is ErrDamagedLog when they are others.
 func (c *Client) Logs(
 	ctx context.Context, id string, options LogOptions, chunk func(*hodeiv1.LogChunk) error,
 ) (*hodeiv1.LogCompleteness, error) {
 	t := &tail{client: c, chunk: chunk, request: options.request(id)}
+	if options.whole() {
+		t.proof = new(proof)
+	}
 	wait := shortestWait
 	for try := 0; ; try++ {
 		t.received = false
@@ -82,6 +86,7 @@ type tail struct {
 	chunk    func(*hodeiv1.LogChunk) error
 	failed   error // of chunk
 	received bool
+	proof    *proof // nil: not all of the log is read
 }
 
 func (t *tail) once(ctx context.Context) (*hodeiv1.LogCompleteness, error) {
@@ -100,13 +105,19 @@ func (t *tail) once(ctx context.Context) (*hodeiv1.LogCompleteness, error) {
 		}
 		t.received = true
 		for _, c := range res.GetChunks() {
+			if t.proof != nil {
+				t.proof.add(c)
+			}
 			if t.failed = t.chunk(c); t.failed != nil {
 				return nil, t.failed
 			}
 		}
 		t.request.Cursor, t.request.Begin = res.GetCursor(), nil // goes on from there
-		if res.GetCompleteness().GetState() != hodeiv1.LogState_LOG_STATE_UNSPECIFIED {
-			return res.GetCompleteness(), nil
+		if completeness := res.GetCompleteness(); completeness.GetState() != hodeiv1.LogState_LOG_STATE_UNSPECIFIED {
+			if t.proof != nil {
+				t.failed = t.proof.check(t.request.GetJobId(), completeness)
+			}
+			return completeness, t.failed
 		}
 	}
 }

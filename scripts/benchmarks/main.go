@@ -127,21 +127,23 @@ func jobFigures(rate, cpu string) []figure {
 func main() {
 	url := flag.String("postgres", "", "URL of a PostgreSQL database whose schema public the runs may drop; empty: leave its runs out")
 	rounds := flag.Int("rounds", 5, "how often each measurement is run")
+	only := flag.String("only", "", "run this measurement alone, and write its section anew")
 	out := flag.String("o", "docs/benchmarks.md", "file to write")
 	flag.Parse()
-	if err := run(*url, *out, max(*rounds, 1)); err != nil {
+	if err := run(*url, *only, *out, max(*rounds, 1)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(url, out string, rounds int) error {
+func run(url, only, out string, rounds int) error {
 	if built, err := exec.Command("scripts/build").CombinedOutput(); err != nil { // so that the figures are those of this code
 		return fmt.Errorf("building: %w\n%s", err, built)
 	}
 	var left []*measurement
 	for i := range measurements {
-		if m := &measurements[i]; url != "" || !strings.Contains(strings.Join(m.args, " "), postgres) {
+		m := &measurements[i]
+		if (only == "" || m.args[0] == only) && (url != "" || !strings.Contains(strings.Join(m.args, " "), postgres)) {
 			left = append(left, m)
 		}
 	}
@@ -152,6 +154,9 @@ func run(url, out string, rounds int) error {
 				return fmt.Errorf("%s: %w", m.title, err)
 			}
 		}
+	}
+	if only != "" {
+		return replaceSections(out, left)
 	}
 	var page bytes.Buffer
 	fmt.Fprintf(&page, `# Benchmarks
@@ -166,6 +171,25 @@ they came about is in [adr](adr).
 		m.write(&page)
 	}
 	return os.WriteFile(out, page.Bytes(), 0o644)
+}
+
+// replaceSections writes the sections of some measurements anew; those that the page does not have come at its end.
+func replaceSections(path string, measurements []*measurement) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for _, m := range measurements {
+		var section bytes.Buffer
+		m.write(&section)
+		head, rest, found := bytes.Cut(page, []byte("\n## "+m.title+"\n"))
+		var tail []byte
+		if next := bytes.Index(rest, []byte("\n## ")); found && next >= 0 {
+			tail = rest[next:]
+		}
+		page = bytes.Join([][]byte{head, section.Bytes(), tail}, nil)
+	}
+	return os.WriteFile(path, page, 0o644)
 }
 
 // run runs the measurement once and keeps what it has seen.

@@ -25,7 +25,8 @@ const recordKind = "secret"
 // Limits.
 const (
 	MaxValueBytes = 64 << 10
-	maxSecrets    = 1000 // of a namespace
+	maxSecrets    = 1000    // of a namespace
+	maxTotal      = 1 << 20 // bytes of the values that one attempt gets: its agent looks for each in many forms
 	// minMasked is the length of the shortest value that agents look for in output.
 	minMasked = 6
 )
@@ -165,10 +166,10 @@ func (s *Secrets) Check(ctx context.Context, spec *job.Spec) error {
 	return nil
 }
 
-// Values returns the values of the secrets that a spec names, by name. It fails with CodeNotFound when one is not there, and with
-// CodePrecondition when one cannot be decrypted.
+// Values returns the values of the secrets that a spec names, by name. It fails with CodeNotFound when one is not there, with
+// CodePrecondition when one cannot be decrypted, and with CodeExhausted when they have more than 1 MiB together.
 func (s *Secrets) Values(ctx context.Context, spec *job.Spec) (map[string][]byte, error) {
-	values := make(map[string][]byte)
+	values, total := make(map[string][]byte), 0
 	for _, name := range spec.SecretNames() {
 		r, err := s.read(ctx, spec.Namespace, name)
 		if err != nil {
@@ -176,6 +177,10 @@ func (s *Secrets) Values(ctx context.Context, spec *job.Spec) (map[string][]byte
 		}
 		if values[name], err = s.decrypt(r, spec.Namespace, name); err != nil {
 			return nil, err
+		}
+		if total += len(values[name]); total > maxTotal {
+			return nil, job.Errorf(job.CodeExhausted, job.ReasonLimitReached,
+				"the secrets of the job have more than %d bytes together; give it fewer or smaller ones", maxTotal)
 		}
 	}
 	return values, nil

@@ -166,6 +166,22 @@ func TestSecretsThatAreRefused(t *testing.T) {
 	set(t, s, "a", "PIN", "those that are there can be changed")
 }
 
+func TestAttemptsGetSoManyBytesOfSecrets(t *testing.T) {
+	t.Parallel()
+	s := keeper(t, memstore.New(), oneKey)
+	var names []string
+	for i := range 17 {
+		names = append(names, "LARGE_"+string(rune('A'+i)))
+		set(t, s, "a", names[i], strings.Repeat("x", secrets.MaxValueBytes))
+	}
+	if values, err := s.Values(t.Context(), wants("a", names[:16]...)); err != nil || len(values) != 16 {
+		t.Errorf("16 large secrets gave %d, %v", len(values), err)
+	}
+	if _, err := s.Values(t.Context(), wants("a", names...)); job.CodeOf(err) != job.CodeExhausted {
+		t.Errorf("17 large secrets gave %v", err)
+	}
+}
+
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "key")
