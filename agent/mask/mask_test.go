@@ -3,6 +3,7 @@ package mask
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -252,4 +253,43 @@ func FuzzMask(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A kilobyte of output with secrets that overlap, begin alike and have several lines, in all their forms, cut anywhere: the result is
+// that of the whole, and none of the forms is in it.
+func TestEverySplitOfAKilobyte(t *testing.T) {
+	t.Parallel()
+	values := []string{"hunter2-secret", "secret-word-of-it", "hunter2-secret-longer", "-----BEGIN-----\nfirst line of a key\nsecond line\n-----END-----\n"}
+	s := newSet(values...)
+	random := rand.New(rand.NewChaCha8([32]byte{7}))
+	for range 8 {
+		var text strings.Builder
+		for text.Len() < 1024 {
+			all := forms([]byte(values[random.IntN(len(values))]))
+			form := all[random.IntN(len(all))]
+			switch random.IntN(4) {
+			case 0: // the beginning of one, and then another
+				text.Write(form[:random.IntN(len(form)+1)])
+			case 1:
+				text.WriteString("hunter2-secret-word-of-it")
+			default:
+				text.Write(form)
+				text.WriteString(" \x1b[31mplain text\x1b[0m\r\n"[:random.IntN(20)])
+			}
+		}
+		whole := text.String()[:1024]
+		want := inPieces(s, whole)
+		for cut := range len(whole) + 1 {
+			if got := inPieces(s, whole[:cut], whole[cut:]); got != want {
+				t.Fatalf("cut at %d: got %q, want %q", cut, got, want)
+			}
+		}
+		for _, value := range values {
+			for _, form := range forms([]byte(value)) {
+				if len(form) >= MinLength && strings.Contains(want, string(form)) {
+					t.Fatalf("%q is left in %q", form, want)
+				}
+			}
+		}
+	}
 }
