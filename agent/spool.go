@@ -43,7 +43,8 @@ type spool struct {
 	position int64  // in the file of reading
 	sent     uint64 // bytes read
 	sequence uint64
-	counted  int64 // this spool's part of flying
+	fresh    record // the next one to read, if it is small and was just written
+	counted  int64  // this spool's part of flying
 }
 
 // spoolConfig says where a spool lies, and who is told what.
@@ -248,7 +249,24 @@ func (s *spool) append(r record) error {
 	if s.reading == nil {
 		s.reading, s.position = g, position
 	}
+	if s.reading == g && s.position == position && len(r.data) <= freshBytes {
+		s.fresh = r
+		s.fresh.data = slices.Clone(r.data) // the writer's memory is used again
+	}
 	return nil
+}
+
+// freshBytes is the most that a record has which is kept in memory to be sent, so that the file need not be read for it.
+const freshBytes = 4 << 10
+
+// peek returns the record at the reader's position.
+func (s *spool) peek() (record, error) {
+	if s.fresh.data == nil {
+		return s.reading.read(s.position)
+	}
+	r := s.fresh
+	s.fresh = record{} // once the reader is past it, it is another one's place
+	return r, nil
 }
 
 func (s *spool) put(g *segment, r record) error {
@@ -308,7 +326,7 @@ func (s *spool) close(missing string) {
 // seek makes the reader go on at an offset, or a little before it at the beginning of a record: the server takes each byte
 // once, whatever arrives.
 func (s *spool) seek(offset uint64) {
-	s.reading, s.position, s.sent = nil, 0, s.end
+	s.reading, s.position, s.sent, s.fresh = nil, 0, s.end, record{}
 	for i, g := range s.segments {
 		if offset < g.end || i == len(s.segments)-1 {
 			s.reading, s.sent = g, g.start
@@ -349,7 +367,7 @@ func (s *spool) next(limit int) (*record, uint64, uint64) {
 			}
 			continue
 		}
-		r, err := s.reading.read(s.position)
+		r, err := s.peek()
 		if err != nil {
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type LogLoad struct {
 	AgentRSSGrowth   float64   `json:"agent_rss_growth"`
 	ServerCPUPerLine float64   `json:"server_cpu_us_per_line"`
 	AgentCPUPerLine  float64   `json:"agent_cpu_us_per_line"`
+	ClientCPUPerLine float64   `json:"client_cpu_us_per_line"` // of the thousand readers, in one process
 }
 
 // settleTime is how long the readers have to find their logs; lines of that time do not count for the delivery.
@@ -59,6 +61,10 @@ func measureLogLoad(ctx context.Context, options Options, logs LogOptions) (LogL
 	pause := time.Duration(float64(time.Minute) * float64(logs.Streams) / float64(logs.LinesPerMinute))
 	lines := max(int(options.Duration/pause), 1)
 	specs := slices.Repeat([]*hodeiv1.JobSpec{command(pause.String(), strconv.Itoa(lines))}, logs.Streams)
+	before, err := usageOf(os.Getpid())
+	if err != nil {
+		return r, err
+	}
 	begin := time.Now()
 	results, err := clients[0].SubmitBatch(ctx, specs)
 	if err != nil {
@@ -70,8 +76,10 @@ func measureLogLoad(ctx context.Context, options Options, logs LogOptions) (LogL
 	watching.Go(func() error { return r.watch(watch, w, clients[0], options.Duration) })
 	checks, err := follow(ctx, clients, results)
 	r.Seconds = time.Since(begin).Seconds()
+	after, problem := usageOf(os.Getpid())
+	r.ClientCPUPerLine = float64((after.cpu - before.cpu).Microseconds())
 	stop()
-	if err := errors.Join(err, watching.Wait()); err != nil {
+	if err := errors.Join(err, problem, watching.Wait()); err != nil {
 		return r, errors.Join(err, w.health())
 	}
 	var delays []time.Duration
@@ -87,6 +95,7 @@ func measureLogLoad(ctx context.Context, options Options, logs LogOptions) (LogL
 	r.LinesPerMinute = float64(r.Lines) / r.Seconds * 60
 	r.ServerCPUPerLine /= float64(r.Lines)
 	r.AgentCPUPerLine /= float64(r.Lines)
+	r.ClientCPUPerLine /= float64(r.Lines)
 	return r, nil
 }
 
