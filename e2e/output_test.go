@@ -69,7 +69,8 @@ func TestOutputThatAnotherProcessHoldsOpenEnds(t *testing.T) {
 // The server is away for many leases while a job writes 200 MB: nothing is lost.
 func TestServerAwayWhileAJobWritesMuch(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "--lease", "1s")
+	const lease = 6 * time.Second // longer than an agent may take to come back
+	w := newWorld(t, "--lease", lease.String())
 	w.agent("w1")
 	written := filepath.Join(t.TempDir(), "written")
 	script := fmt.Sprintf(`echo begin; while [ ! -e %[1]s.go ]; do sleep 0.05; done; seq 26000000 | head -c 200000000; echo; echo end; touch %[1]s`, written)
@@ -83,7 +84,7 @@ func TestServerAwayWhileAJobWritesMuch(t *testing.T) {
 		_, err := os.Stat(written)
 		return err == nil
 	})
-	<-time.After(5 * time.Second) // leases
+	<-time.After(2*lease + lease/2)
 	w.restart()
 	w.awaitJob(id, "SUCCEEDED")
 	got := w.hodei("logs", "-f", id)
@@ -105,7 +106,7 @@ func TestServerAwayWhileAJobWritesMuch(t *testing.T) {
 // An agent is killed while its job writes: what is stored is a true prefix, and readers are told that there is a gap.
 func TestOutputOfAKilledAgentIsATruePrefix(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "--lease", "2s")
+	w := newWorld(t, "--lease", "4s")
 	agent := w.agent("w1")
 	id := w.submit("--", "sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; done")
 	await(t, "much output", func() bool { return len(w.hodei("logs", id).stdout) > 100_000 })

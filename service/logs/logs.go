@@ -221,6 +221,9 @@ func (s *Service) write(ctx context.Context, batch []*Append) error {
 	for ref, p := range w.parts {
 		chunks, any := followed[ref]
 		p.head.recent.add(chunks, p.head, any)
+		for i := range p.blocks {
+			p.head.small.add(&p.blocks[i])
+		}
 		s.written(ref, p.head)
 		p.head.wake()
 		s.drop(ref, p.head)

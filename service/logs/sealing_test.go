@@ -435,3 +435,35 @@ func TestRemovalWakesReaders(t *testing.T) {
 		t.Errorf("the end is %+v, %v", end, err)
 	}
 }
+
+// The writer and the sealer work on a log at the same time.
+func TestLogIsSealedWhileItIsWritten(t *testing.T) {
+	t.Parallel()
+	s := New(memstore.New(), noMetrics{}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	offset, sealed := uint64(0), uint64(0)
+	flying := make(chan struct{}, 8)
+	for n := 0; sealed < 64*blockBytes; n++ {
+		data := make([]byte, 100)
+		if n%8 == 0 { // a commit of several blocks, which takes a while
+			data = make([]byte, 4*blockBytes)
+		}
+		flying <- struct{}{}
+		a := &Append{Chunks: []Chunk{{Ref: testRef, Offset: offset, Stream: store.Stdout, Data: data}}, Done: func([]Ack) { <-flying }}
+		if err := s.Append(a); err != nil {
+			t.Fatal(err)
+		}
+		offset += uint64(len(data))
+		s.mu.Lock()
+		if h := s.heads[testRef]; h != nil {
+			sealed = h.small.sealed
+		}
+		s.mu.Unlock()
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

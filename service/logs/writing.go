@@ -19,6 +19,7 @@ type writing struct {
 type part struct {
 	head   *head
 	chunks []Chunk
+	blocks []store.LogBlock // that they became
 }
 
 // add takes from an append what the log does not have yet. A chunk that lies behind is left out, one that overlaps is cut,
@@ -80,8 +81,7 @@ func (w *writing) blocks() ([]store.LogBlock, error) {
 			if err != nil {
 				return nil, err
 			}
-			p.head.small.add(&b)
-			blocks = append(blocks, b)
+			p.blocks, blocks = append(p.blocks, b), append(blocks, b)
 		}
 	}
 	return blocks, nil
