@@ -96,7 +96,7 @@ func (s *jobSocket) close() {
 func (s *jobSocket) answer(conn *net.UnixConn) jobAnswer {
 	var request jobRequest
 	if err := json.NewDecoder(io.LimitReader(conn, maxSocketBytes)).Decode(&request); err != nil || request.Mask == nil {
-		return jobAnswer{Error: "the request is not one that this agent knows"}
+		return jobAnswer{Error: "the request is not one that this agent knows; use the program of the version of the agent"}
 	}
 	t, err := s.caller(conn)
 	if err != nil {

@@ -182,6 +182,7 @@ func TestOutputIsChosen(t *testing.T) {
 		"raw":                {[]string{"--raw"}, "one\ntwo\nthree\n", "", 0},
 		"a stream":           {[]string{"--stream", "stderr"}, "", "two\n", 0},
 		"tail of a stream":   {[]string{"--tail", "1", "--stream", "stdout"}, "three\n", "", 0},
+		"an attempt's step":  {[]string{"--attempt", "1", "--step", "step-1"}, "one\nthree\n", "two\n", 0},
 		"long ago":           {[]string{"--until", "1h"}, "", "", 0},
 		"since then":         {[]string{"--since", "2000-01-01T00:00:00Z"}, "one\nthree\n", "two\n", 0},
 		"lines that match":   {[]string{"--grep", "e$"}, "one\nthree\n", "", 0},

@@ -196,6 +196,12 @@ func TestJobAddsASecretWhileItRuns(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "belongs to no step") {
 		t.Errorf("a process that belongs to no job got %s, %v", out, err)
 	}
+	// What is told about the end of a step is masked as well.
+	w.setSecret("TOKEN", secretValue)
+	if got := w.hodei("run", "--secret", "TOKEN", "-w", "/no/"+secretValue, "--", "true"); got.code != 125 ||
+		!strings.Contains(got.stderr, "/no/****") || strings.Contains(got.stderr, secretValue) {
+		t.Errorf("a step that cannot start gave %+v", got)
+	}
 	if got := w.hodei("run", "--", "echo", "fetched-value"); got.stdout != "fetched-value\n" {
 		t.Errorf("another job gave %+v", got)
 	}
