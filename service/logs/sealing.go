@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"time"
 
 	"github.com/hodei-jobs/hodei/service/store"
 )
@@ -13,6 +14,7 @@ const (
 	smallBytes = blockBytes / 2 // a block with less is small
 	sealBlocks = 64             // so many new small blocks of a log are sealed, or as many as hold blockBytes
 	sealQueue  = 4096           // so many logs may wait
+	sealRest   = 4              // the sealer rests so many times as long as it worked: logs that grow alike come to it all at once
 )
 
 // small is what the writer knows of the small blocks of a log.
@@ -90,13 +92,21 @@ func (s *Service) written(ref store.LogRef, h *head) {
 
 // sealAll seals logs until the context ends. What waits then stays as it is.
 func (s *Service) sealAll(ctx context.Context) {
+	rest := time.NewTimer(0)
+	defer rest.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.unsealed.ready:
 		}
-		for ctx.Err() == nil && s.sealNext(ctx) {
+		for begin := time.Now(); ctx.Err() == nil && s.sealNext(ctx); begin = time.Now() {
+			rest.Reset(sealRest * time.Since(begin))
+			select {
+			case <-ctx.Done():
+				return
+			case <-rest.C:
+			}
 		}
 	}
 }

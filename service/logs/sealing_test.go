@@ -412,6 +412,46 @@ func TestServiceWaitsForTheSealer(t *testing.T) {
 	})
 }
 
+// Logs that grow alike come to be sealed at the same moment. The sealer leaves the machine to those who are waited for, and does not
+// keep a server that stops.
+func TestSealerRests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newKeeper()
+		begin := time.Now()
+		var merges []time.Duration
+		c.merge = func() error {
+			merges = append(merges, time.Since(begin))
+			time.Sleep(time.Millisecond)
+			return nil
+		}
+		for i := range 5 {
+			ref := store.LogRef{Job: testRef.Job, Attempt: int32(i + 1)}
+			for n := range 2 {
+				commitTo(t, s, []Chunk{{Ref: ref, Offset: uint64(2 * n), Stream: store.Stdout, Data: []byte("x\n")}})
+			}
+			commitTo(t, s, nil, store.LogEnd{Ref: ref, Bytes: 4})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			s.sealAll(ctx)
+		}()
+		time.Sleep((1+sealRest)*3*time.Millisecond + 2*time.Millisecond) // it rests after the fourth
+		cancel()
+		stopping := time.Now()
+		<-stopped
+		if took := time.Since(stopping); took > 0 {
+			t.Errorf("the sealer rested for %v although the server stopped", took)
+		}
+		want := []time.Duration{0, 5 * time.Millisecond, 10 * time.Millisecond, 15 * time.Millisecond}
+		if !slices.Equal(merges, want) {
+			t.Errorf("logs were sealed at %v, want %v", merges, want)
+		}
+	})
+}
+
 // A reader that found nothing and waits, because the bytes went before their end was known to be another one, is woken.
 func TestRemovalWakesReaders(t *testing.T) {
 	t.Parallel()
