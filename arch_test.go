@@ -29,6 +29,7 @@ var none = []string{}
 var rules = []rule{
 	{"service/job", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/...", "math/rand", "math/rand/..."}, "the domain is pure: time and chance are arguments"},
 	{"service/scheduler", []string{"service/job"}, none, []string{"net", "os", "sync", "math/rand", "math/rand/..."}, "the scheduler is pure"},
+	{"service/scheduler/simulator", []string{"service/job", "service/scheduler"}, none, []string{"net", "os", "sync", "math/rand"}, "a simulation is pure: workloads and chance are arguments"},
 	{"service/store", []string{"service/job"}, none, nil, "a port knows the domain only"},
 	{"service/bus", []string{"service/job"}, none, nil, "a port knows the domain only"},
 	{"service/orchestrator", []string{"service/job", "service/store", "service/bus", "service/scheduler"}, none, nil, "use cases know no adapter, no protos and no transport"},

@@ -142,11 +142,23 @@ func (s *jobService) GetJob(ctx context.Context, req *hodeiv1.GetJobRequest) (*h
 	if err != nil {
 		return nil, err
 	}
-	return &hodeiv1.GetJobResponse{Job: s.toProto(&j)}, nil
+	jobs, err := s.toProto(ctx, []job.Job{j})
+	if err != nil {
+		return nil, err
+	}
+	return &hodeiv1.GetJobResponse{Job: jobs[0]}, nil
 }
 
-func (s *jobService) toProto(j *job.Job) *hodeiv1.Job {
-	return jobToProto(j, s.jobs.PendingReason(j))
+func (s *jobService) toProto(ctx context.Context, jobs []job.Job) ([]*hodeiv1.Job, error) {
+	reasons, err := s.jobs.PendingReasons(ctx, jobs)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*hodeiv1.Job, len(jobs))
+	for i := range jobs {
+		out[i] = jobToProto(&jobs[i], reasons[jobs[i].ID])
+	}
+	return out, nil
 }
 
 func (s *jobService) ListJobs(ctx context.Context, req *hodeiv1.ListJobsRequest) (*hodeiv1.ListJobsResponse, error) {
@@ -167,8 +179,8 @@ func (s *jobService) ListJobs(ctx context.Context, req *hodeiv1.ListJobsRequest)
 		return nil, err
 	}
 	res := &hodeiv1.ListJobsResponse{}
-	for i := range jobs {
-		res.Jobs = append(res.Jobs, s.toProto(&jobs[i]))
+	if res.Jobs, err = s.toProto(ctx, jobs); err != nil {
+		return nil, err
 	}
 	if len(jobs) == size {
 		res.NextPageToken = encodePageToken(string(jobs[size-1].ID[:]))
@@ -186,7 +198,7 @@ func (s *jobService) CancelJob(ctx context.Context, req *hodeiv1.CancelJobReques
 	if err != nil {
 		return nil, err
 	}
-	return &hodeiv1.CancelJobResponse{Job: s.toProto(&j)}, nil
+	return &hodeiv1.CancelJobResponse{Job: jobToProto(&j, "")}, nil
 }
 
 func (s *jobService) WatchJobs(ctx context.Context, req *hodeiv1.WatchJobsRequest, stream hodeiv1connect.JobServiceWatchJobsServerStream) error {
@@ -194,8 +206,9 @@ func (s *jobService) WatchJobs(ctx context.Context, req *hodeiv1.WatchJobsReques
 		res := &hodeiv1.WatchJobsResponse{
 			ResumeToken: c.ResumeToken, InitialComplete: c.InitialComplete, ServerTime: timestamppb.New(time.Now()),
 		}
-		for i := range c.Jobs {
-			res.Jobs = append(res.Jobs, s.toProto(&c.Jobs[i]))
+		var err error
+		if res.Jobs, err = s.toProto(ctx, c.Jobs); err != nil {
+			return err
 		}
 		return stream.Send(res)
 	})

@@ -29,6 +29,8 @@ type Job struct {
 	Silent      bool      // the last attempt has ended without having written anything: its log is empty
 	Cancel      CancelRequest
 	Masked      map[string]uint64 // how often each secret was replaced in what the last attempt wrote, by name; never changed
+	Preempting  bool              // the present attempt was asked to make room for a more urgent job
+	Preemptions int32             // how many attempts had to make room; they do not count against MaxAttempts
 }
 
 // CancelRequest records who asked for the end of a job.
@@ -117,7 +119,7 @@ func (j Job) Assign(w WorkerID, epoch uint64) (Job, error) {
 	j.Attempt++
 	j.Epoch = epoch
 	j.Worker = w
-	j.Started, j.Ended, j.Silent, j.Masked = time.Time{}, time.Time{}, false, nil
+	j.Started, j.Ended, j.Silent, j.Masked, j.Preempting = time.Time{}, time.Time{}, false, nil, false
 	j.Steps = PendingSteps(len(j.Spec.Steps))
 	return j, nil
 }
@@ -208,26 +210,50 @@ func (j Job) Finish(cause Cause, now time.Time) (Job, error) {
 	if j.State == Canceling && cause.Kind == CauseWorkerLost {
 		cause.Kind = CauseCanceled // the end that was asked for came about, if not in the way it was meant
 	}
+	if cause.Kind == CauseCanceled && j.Preempting && j.State != Canceling {
+		j = j.closeSteps(now)
+		j.Preemptions++
+		return j.delay(now, 0)
+	}
 	if cause.Kind == CauseCanceled {
 		cause.Actor = j.Cancel.Actor
 	}
 	j = j.closeSteps(now)
 	if j.retries(cause) {
-		return j.delay(now)
+		return j.delay(now, j.Spec.Backoff.Delay(j.Attempt-j.Preemptions))
 	}
 	return j.end(cause, now)
+}
+
+// Retryable reports whether another attempt may follow the present one if that is lost.
+func (j *Job) Retryable() bool { return j.Attempt-j.Preemptions < j.Spec.MaxAttempts }
+
+// Preempt asks the present attempt to make room for a more urgent job: when it has been stopped, the job waits for its next one.
+// A job that may be started only once is never asked.
+func (j Job) Preempt() (Job, error) {
+	switch {
+	case j.State != Assigned && j.State != Running:
+		return j, Errorf(CodePrecondition, ReasonJobEnded, "job %s is %s and holds no place", j.ID, j.State)
+	case j.Spec.MaxAttempts <= 1:
+		return j, Errorf(CodePrecondition, ReasonInvalidArgument, "job %s may be started only once, so it cannot make room", j.ID)
+	}
+	if !j.Preempting {
+		j.Preempting = true
+		j.Revision++
+	}
+	return j, nil
 }
 
 // retries reports whether another attempt follows an attempt that ended for this cause.
 func (j *Job) retries(cause Cause) bool {
 	end := cause.state()
-	return j.State != Canceling && j.Attempt < j.Spec.MaxAttempts && end != Succeeded && end != Canceled
+	return j.State != Canceling && j.Retryable() && end != Succeeded && end != Canceled
 }
 
-func (j Job) delay(now time.Time) (Job, error) {
+func (j Job) delay(now time.Time, wait time.Duration) (Job, error) {
 	j, err := j.to(Delayed)
 	if err == nil {
-		j.NextAttempt = now.Add(j.Spec.Backoff.Delay(j.Attempt))
+		j.NextAttempt = now.Add(wait)
 	}
 	return j, err
 }

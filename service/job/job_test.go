@@ -338,31 +338,6 @@ func TestConstraints(t *testing.T) {
 	}
 }
 
-func TestTakingAndGivingIsEven(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		w := job.Worker{Capacity: job.Resources{MilliCPU: 4000, MemoryMiB: 100, Extras: map[string]int32{"gpu": 2}}, Slots: 100}
-		var taken []job.Resources
-		for range rapid.IntRange(0, 30).Draw(t, "length") {
-			if len(taken) == 0 || rapid.Bool().Draw(t, "take") {
-				need := job.Resources{MilliCPU: rapid.Int32Range(0, 9).Draw(t, "cpu"), Extras: map[string]int32{"gpu": rapid.Int32Range(0, 1).Draw(t, "gpu")}}
-				w.Take(need)
-				taken = append(taken, need)
-			} else {
-				w.Give(taken[0])
-				taken = taken[1:]
-			}
-			var sum job.Resources
-			for _, need := range taken {
-				sum = sum.Add(need)
-			}
-			if w.Reserved.MilliCPU != sum.MilliCPU || w.Reserved.Extras["gpu"] != sum.Extras["gpu"] || w.FreeSlots() != 100-int32(len(taken)) {
-				t.Fatalf("reserved %+v, jobs need %+v", w.Reserved, sum)
-			}
-		}
-	})
-}
-
 func TestSecretsAndTerminalsOfSteps(t *testing.T) {
 	t.Parallel()
 	step := func(secrets []job.SecretRef, terminal *job.Terminal) job.Spec {

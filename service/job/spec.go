@@ -27,7 +27,8 @@ type Spec struct {
 	Timeout     time.Duration // of one attempt
 	MaxAttempts int32
 	Backoff     Backoff
-	RunAfter    time.Time // zero: at once
+	RunAfter    time.Time  // zero: at once
+	Placement   *Placement // nil: nothing special
 }
 
 // Bytes returns about how much memory the texts of the spec take.
@@ -134,47 +135,4 @@ func (b Backoff) Delay(attempt int32) time.Duration {
 		}
 	}
 	return min(time.Duration(delay), b.Max)
-}
-
-// Operator says how a Constraint compares a worker's label.
-type Operator uint8
-
-// The operators.
-const (
-	OperatorIn Operator = iota + 1
-	OperatorNotIn
-	OperatorExists
-	OperatorNotExists
-)
-
-// Constraint is a condition on one label of a worker.
-type Constraint struct {
-	Label    string
-	Operator Operator
-	Values   []string
-}
-
-// Holds reports whether a worker with these labels satisfies the constraint.
-func (c *Constraint) Holds(labels map[string]string) bool {
-	value, ok := labels[c.Label]
-	switch c.Operator {
-	case OperatorIn:
-		return ok && c.lists(value)
-	case OperatorNotIn:
-		return !ok || !c.lists(value)
-	case OperatorExists:
-		return ok
-	case OperatorNotExists:
-		return !ok
-	}
-	return false
-}
-
-func (c *Constraint) lists(value string) bool {
-	for _, v := range c.Values {
-		if v == value {
-			return true
-		}
-	}
-	return false
 }

@@ -51,6 +51,10 @@ func (s Spec) normalized() (*Spec, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
+	var err error
+	if s.Placement, err = s.Placement.normalized(); err != nil {
+		return nil, err
+	}
 	// A job of one step, as most are, takes one piece of memory.
 	memory := new(struct {
 		spec Spec
@@ -92,9 +96,12 @@ func (s *Spec) validate() error {
 		}
 	}
 	for i := range s.Constraints {
-		if err := s.Constraints[i].validate(i); err != nil {
+		if err := s.Constraints[i].validate(fmt.Sprintf("constraints[%d]", i)); err != nil {
 			return err
 		}
+	}
+	if text := contradiction(s.Constraints); text != "" {
+		return invalid("%s; keep one", text)
 	}
 	return nil
 }
@@ -173,32 +180,6 @@ func all(s string, kind func(byte) bool) bool {
 		}
 	}
 	return true
-}
-
-// validate checks that the operator has the values it needs, because a constraint that can never hold is a typing error.
-func (c *Constraint) validate(i int) error {
-	switch c.Operator {
-	case OperatorIn, OperatorNotIn:
-		if len(c.Values) == 0 {
-			return invalid("constraints[%d]: IN and NOT_IN on label %q need at least one value", i, c.Label)
-		}
-	case OperatorExists, OperatorNotExists:
-		if len(c.Values) != 0 {
-			return invalid("constraints[%d]: EXISTS and NOT_EXISTS on label %q take no values", i, c.Label)
-		}
-	default:
-		return invalid("constraints[%d] on label %q has no operator; use IN, NOT_IN, EXISTS or NOT_EXISTS", i, c.Label)
-	}
-	if len(c.Values) > maxValues || len(c.Label) > maxLabelValue {
-		return invalid("constraints[%d]: at most %d values and %d bytes of label are allowed", i, maxValues, maxLabelValue)
-	}
-	if c.Label == "" {
-		return invalid("constraints[%d] has no label; name the worker's label that it is about", i)
-	}
-	if !isText(c.Label) || slices.ContainsFunc(c.Values, func(v string) bool { return !isText(v) }) {
-		return invalid("constraints[%d]: the label or a value "+noText, i)
-	}
-	return nil
 }
 
 // normalizedSteps appends the steps to out with defaults filled in.

@@ -18,6 +18,7 @@ type Worker struct {
 	ID            WorkerID
 	Name          string
 	Labels        map[string]string
+	Taints        []string // it takes only jobs that tolerate all of them
 	Capacity      Resources
 	Slots         int32 // how many attempts it runs at the same time
 	AgentVersion  string
@@ -30,9 +31,8 @@ type Worker struct {
 	ConnectedAt   time.Time
 	LastHeartbeat time.Time
 	Used          Resources // measured on the machine, not what is reserved
-	Reserved      Resources
-	Taken         int32 // how many attempts hold a place here
-	Jobs          []ID  // which, in copies that are handed out; the owner keeps count only
+	Reserved      Resources // by the jobs that hold a place here; like Jobs only in copies that are handed out
+	Jobs          []ID
 }
 
 // State returns where the worker stands.
@@ -47,22 +47,4 @@ func (w *Worker) State() WorkerState {
 	default:
 		return WorkerReady
 	}
-}
-
-// Free returns what is not reserved.
-func (w *Worker) Free() Resources { return w.Capacity.Sub(w.Reserved) }
-
-// FreeSlots returns how many more attempts the worker takes.
-func (w *Worker) FreeSlots() int32 { return w.Slots - w.Taken }
-
-// Take reserves a place for an attempt.
-func (w *Worker) Take(need Resources) {
-	w.Taken++
-	w.Reserved = w.Reserved.Add(need)
-}
-
-// Give frees the place of an attempt.
-func (w *Worker) Give(need Resources) {
-	w.Taken--
-	w.Reserved = w.Reserved.Sub(need)
 }

@@ -42,7 +42,7 @@ func (c *inspect) apply(s *state, _ time.Time) {
 		c.result.ByState[st] = s.counts[st]
 	}
 	for _, w := range s.workers {
-		c.result.Workers = append(c.result.Workers, snapshot(w))
+		c.result.Workers = append(c.result.Workers, s.snapshot(w))
 	}
 	slices.SortFunc(c.result.Workers, func(a, b job.Worker) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
@@ -62,12 +62,13 @@ func (c *findWorker) apply(s *state, _ time.Time) {
 		c.err = err
 		return
 	}
-	c.result = snapshot(w)
+	c.result = s.snapshot(w)
 }
 
 // snapshot copies a worker for others to read.
-func snapshot(w *worker) job.Worker {
+func (s *state) snapshot(w *worker) job.Worker {
 	out := w.Worker
+	out.Reserved, _ = s.sched.Held(w.ID)
 	for _, e := range w.entries {
 		out.Jobs = append(out.Jobs, e.job.ID)
 	}

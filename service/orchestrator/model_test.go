@@ -142,7 +142,8 @@ func (m *model) place(t *rapid.T) {
 			waiting = append(waiting, j)
 		}
 	}
-	slices.SortStableFunc(waiting, func(a, b *modelJob) int { return int(b.priority) - int(a.priority) })
+	urgency := func(j *modelJob) time.Time { return j.id.Time().Add(-time.Duration(j.priority) * job.DefaultAgeing) }
+	slices.SortStableFunc(waiting, func(a, b *modelJob) int { return urgency(a).Compare(urgency(b)) })
 	for _, j := range waiting {
 		if !slices.ContainsFunc(m.workers, m.takes) {
 			return

@@ -8,7 +8,6 @@ package orchestrator
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/bus"
@@ -68,6 +67,7 @@ type Config struct {
 	// CheckSpec says what else is wrong with a spec that is valid by itself; called by the goroutine that submits. nil: nothing.
 	CheckSpec func(context.Context, *job.Spec) error
 
+	Scheduling    scheduler.Options
 	MaxUnfinished int           // how many jobs may be unfinished; 0: 1,000,000
 	Lease         time.Duration // how long a worker may be silent; 0: 15 s
 }
@@ -83,11 +83,10 @@ const (
 
 // Orchestrator is the one writer of jobs. Run must be running for all methods but Get and List to make progress.
 type Orchestrator struct {
-	config  Config
-	inbox   *inbox
-	state   *state
-	term    uint64                                     // of this server's life; grows with every start
-	reasons atomic.Pointer[map[scheduler.Class]string] // why jobs wait; replaced as a whole
+	config Config
+	inbox  *inbox
+	state  *state
+	term   uint64 // of this server's life; grows with every start
 }
 
 // Open loads the unfinished jobs from the store and begins a new term. Call Run next.
@@ -102,9 +101,7 @@ func Open(ctx context.Context, config Config) (*Orchestrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Orchestrator{config: config, inbox: newInbox(inboxSize), state: s, term: s.term}
-	o.reasons.Store(&map[scheduler.Class]string{})
-	return o, nil
+	return &Orchestrator{config: config, inbox: newInbox(inboxSize), state: s, term: s.term}, nil
 }
 
 // Lease returns how long a worker may be silent.
@@ -113,14 +110,6 @@ func (o *Orchestrator) Lease() time.Duration { return o.config.Lease }
 // Get returns a job; CodeNotFound when there is none.
 func (o *Orchestrator) Get(ctx context.Context, id job.ID) (job.Job, error) {
 	return o.config.Store.Job(ctx, id)
-}
-
-// PendingReason returns why a job waits for a worker, in one sentence; empty when it does not, or was not looked at yet.
-func (o *Orchestrator) PendingReason(j *job.Job) string {
-	if j.State != job.Queued {
-		return ""
-	}
-	return (*o.reasons.Load())[scheduler.ClassOf(j.Spec)]
 }
 
 // List returns the jobs that match, the newest first, at most limit, beginning after the job before (empty: the newest).

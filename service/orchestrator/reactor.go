@@ -47,7 +47,7 @@ func (o *Orchestrator) turn(ctx context.Context, batch []command) error {
 	}
 	s.settleMissed(now)
 	s.checkLeases(now) // after what has been said meanwhile
-	rejections, scheduled, err := s.place()
+	scheduled, err := s.place()
 	if err != nil {
 		return unreadable(err)
 	}
@@ -59,9 +59,6 @@ func (o *Orchestrator) turn(ctx context.Context, batch []command) error {
 				len(writes.Accepted)+len(writes.Changed), err)
 		}
 		o.config.Metrics.Commit(o.config.Clock().Sub(now), len(writes.Accepted)+len(writes.Changed))
-	}
-	if rejections != nil {
-		o.reasons.Store(&rejections)
 	}
 	o.publish(writes)
 	o.count(scheduled)

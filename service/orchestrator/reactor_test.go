@@ -168,8 +168,8 @@ func TestJobGoesItsRoad(t *testing.T) {
 		defer r.close(t)
 		j := r.submit(t, nil)
 		synctest.Wait()
-		if r.PendingReason(&j) == "" {
-			t.Error("a job without workers waits without a reason")
+		if reasons, err := r.PendingReasons(t.Context(), []job.Job{j}); err != nil || reasons[j.ID] == "" {
+			t.Errorf("a job without workers waits without a reason: %v", err)
 		}
 		r.connect(t)
 		synctest.Wait()

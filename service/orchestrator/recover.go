@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -39,7 +40,7 @@ func (s *state) restore(j job.Job, now time.Time) {
 	s.counts[j.State]++
 	switch {
 	case j.State == job.Queued:
-		s.backlog.Add(j.ID, j.Spec)
+		s.sched.Add(j.ID, j.Spec, j.Attempt > 0)
 	case j.State == job.Delayed:
 		s.delayed.push(j.NextAttempt, j.ID)
 	case j.State.OnWorker():
@@ -47,8 +48,11 @@ func (s *state) restore(j job.Job, now time.Time) {
 		if w == nil {
 			w = &worker{Worker: job.Worker{ID: j.Worker, Name: string(j.Worker), LastHeartbeat: now}}
 			s.workers[j.Worker] = w
+			s.sched.SetWorker(&w.Worker)
 		}
-		w.join(s.bring(j))
+		e := s.bring(j)
+		e.place = s.sched.Begin(j.ID, j.Spec, j.Attempt > 1, j.Worker, cmp.Or(j.Started, now))
+		w.join(e)
 	}
 }
 

@@ -51,7 +51,7 @@ func (a *auditor) checkCounts(s *state) {
 			a.w.fail("the server counts %d jobs as %s, the store has %d", s.counts[st], st, counts[st])
 		}
 	}
-	if n := s.backlog.Len(); n != counts[job.Queued] && len(a.w.disk.poison) == 0 {
+	if n := s.sched.Len(); n != counts[job.Queued] && len(a.w.disk.poison) == 0 {
 		a.w.fail("%d jobs are in the backlog, %d are queued", n, counts[job.Queued])
 	}
 	if limit := a.w.maxUnfinished; s.unfinished() > limit {
@@ -64,15 +64,16 @@ func (a *auditor) checkCapacity(s *state) {
 	need, taken := a.needs()
 	for id, w := range s.workers {
 		agent := a.workers[id]
+		held, places := s.sched.Held(id)
 		switch r := need[id]; {
-		case w.Taken != taken[id] || len(w.entries) != int(taken[id]):
-			a.w.fail("%s has %d places taken and %d jobs in memory, in the store %d", id, w.Taken, len(w.entries), taken[id])
-		case w.Reserved.MilliCPU != r.MilliCPU || w.Reserved.MemoryMiB != r.MemoryMiB || w.Reserved.Extras["gpu"] != r.Extras["gpu"]:
-			a.w.fail("%s has %+v reserved, its jobs need %+v", id, w.Reserved, r)
+		case places != taken[id] || len(w.entries) != int(taken[id]):
+			a.w.fail("%s has %d places taken and %d jobs in memory, in the store %d", id, places, len(w.entries), taken[id])
+		case held.MilliCPU != r.MilliCPU || held.MemoryMiB != r.MemoryMiB || held.Extras["gpu"] != r.Extras["gpu"]:
+			a.w.fail("%s has %+v reserved, its jobs need %+v", id, held, r)
 		}
 		delete(need, id)
-		if taken[id] > agent.worker.Slots || !agent.worker.Capacity.Covers(w.Reserved) {
-			a.w.fail("%s has %+v and %d slots, its jobs need %+v and %d", id, agent.worker.Capacity, agent.worker.Slots, w.Reserved, taken[id])
+		if taken[id] > agent.worker.Slots || !agent.worker.Capacity.Covers(held) {
+			a.w.fail("%s has %+v and %d slots, its jobs need %+v and %d", id, agent.worker.Capacity, agent.worker.Slots, held, taken[id])
 		}
 	}
 	for id := range need {
@@ -95,7 +96,9 @@ func (a *auditor) needs() (need map[job.WorkerID]job.Resources, taken map[job.Wo
 func (a *auditor) checkNobodyWaitsInVain(s *state) {
 	var free []*worker
 	for _, w := range s.workers {
-		if w.Connected && !w.Lost && !w.Draining && w.FreeSlots() > 0 {
+		_, taken := s.sched.Held(w.ID)
+		_, _, reserved := s.sched.ReservedFor(w.ID)
+		if w.Connected && !w.Lost && !w.Draining && w.Slots > taken && !reserved {
 			free = append(free, w)
 		}
 	}
@@ -107,8 +110,9 @@ func (a *auditor) checkNobodyWaitsInVain(s *state) {
 			continue
 		}
 		for _, w := range free {
-			if w.Free().Covers(aj.job.Spec.Resources) && allowed(aj.job.Spec, &w.Worker) {
-				a.w.fail("%s waits though %s could take it", aj.job.ID, w.ID)
+			held, _ := s.sched.Held(w.ID)
+			if w.Capacity.Sub(held).Covers(aj.job.Spec.Resources) && allowed(aj.job.Spec, &w.Worker) {
+				a.w.fail("%s waits though %s could take it: %+v", aj.job.ID, w.ID, s.sched.Explain(aj.job.ID, aj.job.Spec, aj.job.Attempt > 0, a.w.now))
 			}
 		}
 	}

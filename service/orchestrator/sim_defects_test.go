@@ -59,7 +59,7 @@ var simDefects = []simDefect{
 	{"the end of an old session ends the new one", []simEdit{{"worker.go", "w != nil && w.Session == session", "w != nil"}}},
 	{"what may start once is sent again to an agent that forgets", []simEdit{{
 		"worker.go",
-		"(!forgetful || j.Attempt < j.Spec.MaxAttempts)", "(!forgetful || j.Attempt <= j.Spec.MaxAttempts)",
+		"(!forgetful || j.Retryable())", "(!forgetful || j.Attempt <= j.Spec.MaxAttempts)",
 	}}},
 	{"what has started is sent again", []simEdit{{"worker.go", "	case j.State == job.Assigned && (", "	case j.State != job.Canceling && ("}}},
 	{"what did not arrive is not sent again", []simEdit{{"worker.go", "		s.order(w, j)\n", ""}}},
@@ -74,16 +74,16 @@ var simDefects = []simDefect{
 	{"reports of other workers count", []simEdit{{"report.go", " || e.job.Worker != worker", ""}}},
 	{"epochs begin anew with a restart", []simEdit{{"recover.go", "s.epoch = s.term << 32", "s.epoch = 1"}}},
 	{"delayed jobs are forgotten at recovery", []simEdit{{"recover.go", "		s.delayed.push(j.NextAttempt, j.ID)\n", ""}}},
-	{"queued jobs are forgotten at recovery", []simEdit{{"recover.go", "		s.backlog.Add(j.ID, j.Spec)\n", ""}}},
-	{"workers with jobs are forgotten at recovery", []simEdit{{"recover.go", "		w.join(s.bring(j))\n", "		s.bring(j)\n"}}},
+	{"queued jobs are forgotten at recovery", []simEdit{{"recover.go", "		s.sched.Add(j.ID, j.Spec, j.Attempt > 0)\n", ""}}},
+	{"workers with jobs are forgotten at recovery", []simEdit{{"recover.go", "		w.join(e)\n", ""}}},
 	{"drains are forgotten at recovery", []simEdit{{"recover.go", "		s.drained[job.WorkerID(r.Key)] = true\n", "		_ = r\n"}}},
 	{"a deposed server goes on", []simEdit{{"state.go", "Term: s.term, ", ""}}},
-	{"places are not given back", []simEdit{{"state.go", "	w.Give(e.job.Spec.Resources)\n", ""}}},
+	{"places are not given back", []simEdit{{"state.go", "	s.sched.End(e.place)\n	e.place = nil\n", "	e.place = nil\n"}}},
 	{"nobody looks when a place becomes free", []simEdit{{
 		"state.go",
 		"	w.entries = w.entries[:last]\n	s.unsettled = true\n", "	w.entries = w.entries[:last]\n",
 	}}},
-	{"canceled jobs stay in the backlog", []simEdit{{"state.go", "		s.backlog.Remove(j.ID, j.Spec)\n", ""}}},
+	{"canceled jobs stay in the backlog", []simEdit{{"state.go", "		s.sched.Remove(j.ID, j.Spec, j.Attempt > 0)\n", ""}}},
 	{"delayed jobs are forgotten when the store cannot be read", []simEdit{{
 		"state.go",
 		"	if err := s.fetch(due); err != nil {\n		return err\n	}\n", "	_ = s.fetch(due)\n",
@@ -93,8 +93,8 @@ var simDefects = []simDefect{
 		"state.go",
 		"		case e.job.State.Terminal():\n			delete(s.jobs, e.job.ID)\n", "		case e.job.State.Terminal():\n",
 	}}},
-	{"agents may not end what runs again elsewhere", []simEdit{{"state.go", "Retryable: j.Attempt < j.Spec.MaxAttempts", "Retryable: false"}}},
-	{"a job is handed out twice", []simEdit{{"state.go", "	e.place = len(w.entries)\n", "	e.place = len(w.entries)\n	w.Taken--\n"}}},
+	{"agents may not end what runs again elsewhere", []simEdit{{"state.go", "Retryable: j.Retryable()", "Retryable: false"}}},
+	{"a job is handed out twice", []simEdit{{"state.go", "	e.place = place\n	s.put(e, assigned)\n", "	s.put(e, assigned)\n	s.sched.End(place)\n"}}},
 	{"requests are forgotten at a restart", []simEdit{{"state.go", "		batch.Requests = append(batch.Requests, r)\n", "		_ = r\n"}}},
 	{"a request is not known in its own batch", []simEdit{{
 		"submit.go",
@@ -118,19 +118,21 @@ var simDefects = []simDefect{
 		{"../job/job.go", "	case j.State.Terminal():\n		return j, Errorf(CodePrecondition, ReasonJobEnded, \"job %s has ended already: it is %s\", j.ID, j.State)\n", ""},
 		{"../job/job.go", "	if !j.State.MayBecome(s) {", "	if false {"},
 	}},
-	{"the last retry is lost", []simEdit{{"../job/job.go", "j.Attempt < j.Spec.MaxAttempts", "j.Attempt+1 < j.Spec.MaxAttempts"}}},
-	{"an attempt too many", []simEdit{{"../job/job.go", "j.Attempt < j.Spec.MaxAttempts", "j.Attempt <= j.Spec.MaxAttempts"}}},
-	{"retries do not wait", []simEdit{{"../job/job.go", "now.Add(j.Spec.Backoff.Delay(j.Attempt))", "now"}}},
+	{"the last retry is lost", []simEdit{{"../job/job.go", "j.Attempt-j.Preemptions < j.Spec.MaxAttempts", "j.Attempt+1 < j.Spec.MaxAttempts"}}},
+	{"an attempt too many", []simEdit{{"../job/job.go", "j.Attempt-j.Preemptions < j.Spec.MaxAttempts", "j.Attempt <= j.Spec.MaxAttempts"}}},
+	{"retries do not wait", []simEdit{{"../job/job.go", "now.Add(wait)", "now"}}},
 	{"steps that are reported again are lost", []simEdit{{"../job/job.go", "		j.Steps = steps\n", ""}}},
 	{"a canceled job is tried again", []simEdit{
 		{"../job/job.go", "return j.State != Canceling && ", "return "}, {"../job/state.go", "Canceling: {Succeeded,", "Canceling: {Delayed, Succeeded,"},
 	}},
 	{"success is not told from failure", []simEdit{{"../job/cause.go", "		if c.ExitCode == 0 {\n			return Succeeded", "		if c.ExitCode <= 1 {\n			return Succeeded"}}},
-	{"workers get more than they have", []simEdit{{"../scheduler/filter.go", "return c.free.Covers(spec.Resources)", "return true"}}},
-	{"workers get more than they have slots for", []simEdit{{"../scheduler/scheduler.go", "	c.slots--\n", ""}}},
+	{"workers get more than they have", []simEdit{{"../scheduler/filter.go", "return c.free.covers(&sh.ask)", "return true"}}},
+	{"workers get more than they have slots for", []simEdit{
+		{"../scheduler/filter.go", "return c.free.jobs > 0", "return true"}, {"../scheduler/amount.go", " || a.jobs < need.jobs", ""},
+	}},
 	{"draining workers get jobs", []simEdit{{"../scheduler/filter.go", "return !c.worker.Draining", "return true"}}},
 	{"lost workers get jobs", []simEdit{{"../scheduler/filter.go", "return c.worker.Connected && !c.worker.Lost", "return true"}}},
-	{"constraints do not count", []simEdit{{"../scheduler/filter.go", "if !spec.Constraints[i].Holds(c.worker.Labels) {\n			return false", "if spec.Constraints[i].Label == \"\" {\n			return false"}}},
+	{"constraints do not count", []simEdit{{"../scheduler/filter.go", "if !sh.constraints[i].Holds(c.worker.Labels) {\n			return false", "if sh.constraints[i].Label == \"\" {\n			return false"}}},
 }
 
 // A simulation that passes shows nothing unless it fails when it should. Each defect is put in by an overlay, so that the

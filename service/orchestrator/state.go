@@ -18,8 +18,8 @@ import (
 // in the store, but for as many as are likely to be needed soon.
 type state struct {
 	jobs    map[job.ID]*entry
-	backlog *scheduler.Backlog // queued jobs
-	delayed timers             // delayed jobs
+	sched   *scheduler.Scheduler // knows the queued jobs, and who holds which place
+	delayed timers               // delayed jobs
 	workers map[job.WorkerID]*worker
 	counts  [job.Skipped + 1]int // of jobs by state
 	kept    int                  // bytes of waiting jobs in memory
@@ -49,16 +49,18 @@ type state struct {
 	submitted  int
 	stale      int
 	endings    map[ending]int
-	unsettled  bool // something changed that may let a waiting job start
+	unsettled  bool      // something changed that may let a waiting job start
+	wake       time.Time // when the scheduler wants to be asked although nothing changes; zero: it does not
 }
 
 // entry is a job in memory.
 type entry struct {
 	job   job.Job
-	isNew bool // not written yet, so its spec goes with it
-	dirty bool // changed by the batch under way
-	kept  int  // how many bytes it counts for while it waits
-	place int  // among the entries of its worker
+	isNew bool               // not written yet, so its spec goes with it
+	dirty bool               // changed by the batch under way
+	kept  int                // how many bytes it counts for while it waits
+	index int                // among the entries of its worker
+	place *scheduler.Running // nil: it holds none
 }
 
 // worker is a worker with the jobs that it has.
@@ -91,7 +93,7 @@ func newState(config Config) *state {
 		config.Admit = func() error { return nil }
 	}
 	return &state{
-		jobs: make(map[job.ID]*entry), backlog: scheduler.NewBacklog(), workers: make(map[job.WorkerID]*worker),
+		jobs: make(map[job.ID]*entry), sched: scheduler.New(config.Scheduling), workers: make(map[job.WorkerID]*worker),
 		drained: make(map[job.WorkerID]bool), newRequest: make(map[string]store.Request), endings: make(map[ending]int),
 		store: config.Store, logger: config.Logger,
 		newJobID: config.NewJobID, admit: config.Admit, lease: config.Lease, maxUnfinished: config.MaxUnfinished,
@@ -165,8 +167,8 @@ func (s *state) put(e *entry, j job.Job) {
 	if before.OnWorker() && !j.State.OnWorker() {
 		s.leave(e)
 	}
-	if before == job.Queued {
-		s.backlog.Remove(j.ID, j.Spec)
+	if before == job.Queued && e.place == nil {
+		s.sched.Remove(j.ID, j.Spec, j.Attempt > 0)
 	}
 	e.job = j
 	s.touch(e)
@@ -183,7 +185,7 @@ func (s *state) entered(e *entry) {
 	j := &e.job
 	switch {
 	case j.State == job.Queued:
-		s.backlog.Add(j.ID, j.Spec)
+		s.sched.Add(j.ID, j.Spec, j.Attempt > 0)
 		s.unsettled = true
 	case j.State == job.Delayed:
 		s.delayed.push(j.NextAttempt, j.ID)
@@ -194,21 +196,18 @@ func (s *state) entered(e *entry) {
 
 // join gives a job its place on a worker.
 func (w *worker) join(e *entry) {
-	w.Take(e.job.Spec.Resources)
-	e.place = len(w.entries)
+	e.index = len(w.entries)
 	w.entries = append(w.entries, e)
 }
 
 // leave frees the place of a job on its worker.
 func (s *state) leave(e *entry) {
 	w := s.workers[e.job.Worker]
-	if w == nil {
-		return
-	}
-	w.Give(e.job.Spec.Resources)
+	s.sched.End(e.place)
+	e.place = nil
 	last := len(w.entries) - 1
-	w.entries[e.place] = w.entries[last]
-	w.entries[e.place].place = e.place
+	w.entries[e.index] = w.entries[last]
+	w.entries[e.index].index = e.index
 	w.entries[last] = nil
 	w.entries = w.entries[:last]
 	s.unsettled = true
@@ -244,35 +243,63 @@ func (s *state) nextTimer(now time.Time) time.Duration {
 	if at, ok := s.delayed.next(); ok {
 		wait = min(wait, max(at.Sub(now), 0))
 	}
+	if !s.wake.IsZero() {
+		wait = min(wait, max(s.wake.Sub(now), 0))
+	}
+	if s.unsettled {
+		return 0
+	}
 	return wait
 }
 
-// place asks the scheduler, when something changed that it should look at, and assigns what it decided. It returns why the
-// jobs that are left have to wait, nil when it did not look, and how many were assigned.
-func (s *state) place() (rejections map[scheduler.Class]string, scheduled int, err error) {
-	if !s.unsettled {
-		return nil, 0, nil
+// place asks the scheduler, when something changed that it should look at, and does what it decided. It returns how many jobs were
+// assigned.
+func (s *state) place() (scheduled int, err error) {
+	if !s.unsettled && (s.wake.IsZero() || s.wake.After(s.now)) {
+		return 0, nil
 	}
-	s.unsettled = false
-	workers := make([]*job.Worker, 0, len(s.workers))
-	for _, w := range s.workers {
-		workers = append(workers, &w.Worker)
-	}
-	plan := s.backlog.Place(workers)
+	plan := s.sched.Place(s.now)
+	s.unsettled, s.wake = plan.More, plan.Wake
 	placed := make([]job.ID, len(plan.Placements))
 	for i, p := range plan.Placements {
 		placed[i] = p.Job
 	}
 	if err := s.fetch(placed); err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	for _, p := range plan.Placements {
-		if e := s.jobs[p.Job]; e != nil {
-			s.assign(e, s.workers[p.Worker])
+		if e := s.jobs[p.Job]; e != nil && s.assign(e, s.workers[p.Worker], p.Place) {
 			scheduled++
+		} else {
+			s.sched.End(p.Place)
+			s.unsettled = true
 		}
 	}
-	return plan.Rejections, scheduled, nil
+	for _, p := range plan.Preemptions {
+		s.preempt(p)
+	}
+	for _, id := range plan.Superseded {
+		s.supersede(id)
+	}
+	return scheduled, nil
+}
+
+// preempt asks a job to make room.
+func (s *state) preempt(p scheduler.Preemption) {
+	e := s.jobs[p.Victim]
+	if e == nil {
+		return
+	}
+	if asked, err := e.job.Preempt(); err == nil {
+		s.put(e, asked)
+		s.cancels = append(s.cancels, cancelOrder{worker: e.job.Worker, ref: e.job.Ref(), step: -1})
+	}
+}
+
+// supersede ends a job that a newer one replaces.
+func (s *state) supersede(id job.ID) {
+	c := cancel{id: id, request: job.CancelRequest{Actor: "scheduler", Reason: "a newer job with its concurrency key has replaced it"}}
+	c.apply(s, s.now)
 }
 
 // fetch brings those of the jobs into memory that are in the store only. A job that cannot be decoded stays out; the
@@ -300,15 +327,18 @@ func (s *state) fetch(ids []job.ID) error {
 	return nil
 }
 
-func (s *state) assign(e *entry, w *worker) {
+// assign gives a job the place that the scheduler has found, and reports whether it could.
+func (s *state) assign(e *entry, w *worker, place *scheduler.Running) bool {
 	s.epoch++
 	assigned, err := e.job.Assign(w.ID, s.epoch)
 	if err != nil {
-		return // the backlog has queued jobs only, so this cannot be
+		return false
 	}
+	e.place = place
 	s.put(e, assigned)
 	w.join(e)
 	s.order(w, &e.job)
+	return true
 }
 
 // order hands an attempt out, after the commit.
@@ -320,7 +350,7 @@ func (s *state) order(w *worker, j *job.Job) {
 }
 
 func assignment(j *job.Job) Assignment {
-	return Assignment{Ref: j.Ref(), Spec: j.Spec, Retryable: j.Attempt < j.Spec.MaxAttempts}
+	return Assignment{Ref: j.Ref(), Spec: j.Spec, Retryable: j.Retryable()}
 }
 
 // collect turns what changed into one batch for the store. The batch refers to the entries, which stay as they are until

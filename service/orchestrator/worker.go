@@ -71,9 +71,8 @@ func (c *connect) apply(s *state, now time.Time) {
 		c.err = job.Errorf(job.CodePrecondition, job.ReasonUnavailable, "worker %s has connected again", fresh.ID)
 		return
 	}
-	fresh.Taken, fresh.Reserved = w.Taken, w.Reserved
 	w.Worker, w.open = fresh, true
-	s.unsettled = true
+	s.workerChanged(w)
 	has := make(map[job.AttemptRef]bool, len(c.attempts))
 	for i, ref := range c.attempts {
 		has[ref] = true
@@ -87,6 +86,12 @@ func (c *connect) apply(s *state, now time.Time) {
 			s.repeatCancels(&e.job)
 		}
 	}
+}
+
+// workerChanged tells the scheduler.
+func (s *state) workerChanged(w *worker) {
+	s.sched.SetWorker(&w.Worker)
+	s.unsettled = true
 }
 
 func (s *state) verdict(worker job.WorkerID, ref job.AttemptRef) Verdict {
@@ -131,7 +136,7 @@ func (s *state) settleMissed(now time.Time) {
 func (s *state) missing(w *worker, e *entry, forgetful bool, now time.Time) {
 	j := &e.job
 	switch {
-	case j.State == job.Assigned && (!forgetful || j.Attempt < j.Spec.MaxAttempts):
+	case j.State == job.Assigned && (!forgetful || j.Retryable()):
 		s.order(w, j)
 	case j.State == job.Canceling && j.Started.IsZero():
 		if ended, err := j.Finish(job.Cause{Kind: job.CauseCanceled, Message: "canceled before it started"}, now); err == nil {
@@ -144,7 +149,7 @@ func (s *state) missing(w *worker, e *entry, forgetful bool, now time.Time) {
 
 // repeatCancels sends again what the agent may have missed.
 func (s *state) repeatCancels(j *job.Job) {
-	if j.State == job.Canceling {
+	if j.State == job.Canceling || j.Preempting {
 		s.orderCancel(j, -1)
 		return
 	}
@@ -175,6 +180,7 @@ type disconnect struct {
 func (c *disconnect) apply(s *state, _ time.Time) {
 	if w := s.inSession(c.id, c.session); w != nil {
 		w.Connected, w.open = false, false
+		s.workerChanged(w)
 	}
 }
 
@@ -205,8 +211,10 @@ func (c *heartbeat) apply(s *state, now time.Time) {
 	}
 	w.LastHeartbeat, w.Used = now, c.used
 	if w.Lost && w.open { // it was held up for longer than its lease, but its session has outlived that
-		w.Lost, w.Connected, s.unsettled = false, true, true
+		w.Lost, w.Connected = false, true
+		s.workerChanged(w)
 	}
+	s.sched.SetLoad(c.id, c.used)
 }
 
 // Drain makes a worker, named by its id or name, take no new jobs, or take them again. It lasts over restarts of the server.
@@ -234,13 +242,13 @@ func (c *drain) apply(s *state, _ time.Time) {
 	}
 	w.Draining = c.draining
 	s.drained[w.ID] = c.draining
-	s.unsettled = true
+	s.workerChanged(w)
 	record := store.Record{Kind: drainRecord, Key: string(w.ID)}
 	if c.draining {
 		record.Value = []byte{1}
 	}
 	s.records = append(s.records, record)
-	c.result = snapshot(w)
+	c.result = s.snapshot(w)
 }
 
 func (s *state) findWorker(idOrName string) (*worker, error) {
@@ -269,6 +277,7 @@ func (s *state) checkLeases(now time.Time) {
 		silent := now.Sub(w.LastHeartbeat)
 		if w.Lost && silent > forgetWorker && len(w.entries) == 0 {
 			delete(s.workers, id)
+			s.sched.RemoveWorker(id)
 		}
 		if !w.Lost && min(silent, now.Sub(s.hearing)) > s.lease {
 			lost = append(lost, w)
@@ -282,7 +291,8 @@ func (s *state) checkLeases(now time.Time) {
 
 // loseWorker ends the attempts of a worker. Should its session still be there, it is told.
 func (s *state) loseWorker(w *worker, now time.Time) {
-	w.Lost, w.Connected, s.unsettled = true, false, true
+	w.Lost, w.Connected = true, false
+	s.workerChanged(w)
 	why := fmt.Sprintf("nothing was heard of it for %v", now.Sub(w.LastHeartbeat).Round(time.Second))
 	for _, e := range slices.Clone(w.entries) {
 		s.cancels = append(s.cancels, cancelOrder{worker: w.ID, ref: e.job.Ref(), step: -1, force: true})
@@ -311,6 +321,6 @@ type agentDrain struct {
 func (c *agentDrain) apply(s *state, _ time.Time) {
 	if w := s.inSession(c.id, c.session); w != nil {
 		w.Draining = c.draining || s.drained[c.id]
-		s.unsettled = true
+		s.workerChanged(w)
 	}
 }

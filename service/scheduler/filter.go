@@ -12,34 +12,59 @@ import (
 // filter is one reason for which a worker may not take a job. Filters run in order and the first that says no counts, so
 // those that no waiting will change come first: the explanation names the most lasting obstacle.
 type filter struct {
-	check   func(*job.Spec, *candidate) bool
-	explain func(spec *job.Spec, refused []*candidate) string // about the workers that it refused, at least one
+	name    string
+	kind    filterKind
+	check   func(*shape, *cell) bool
+	explain func(sh *shape, refused []*cell) string // about the workers that it refused, at least one
 }
+
+// filterKind says what a filter looks at, and so when its answer may change.
+type filterKind uint8
+
+const (
+	ofFacts filterKind = iota // what the worker is
+	ofState                   // whether it takes jobs at all; the shape is not looked at
+	ofRoom                    // what it has free, and what else runs
+)
 
 var filters = [...]filter{
-	{meetsConstraints, explainConstraints},
-	{largeEnough, explainSize},
-	{connected, explainConnection},
-	{accepting, explainDrain},
-	{hasSlot, explainSlots},
-	{hasRoom, explainRoom},
+	{"constraints", ofFacts, meetsConstraints, explainConstraints},
+	{"taints", ofFacts, toleratesTaints, explainTaints},
+	{"size", ofFacts, largeEnough, explainSize},
+	{"connection", ofState, connected, explainConnection},
+	{"drain", ofState, accepting, explainDrain},
+	{"slots", ofRoom, hasSlot, explainSlots},
+	{"room", ofRoom, hasRoom, explainRoom},
+	{"apart", ofRoom, standsApart, explainApart},
 }
 
-func meetsConstraints(spec *job.Spec, c *candidate) bool {
-	for i := range spec.Constraints {
-		if !spec.Constraints[i].Holds(c.worker.Labels) {
+// passes reports whether all filters of a kind let a worker take a job.
+func passes(kind filterKind, sh *shape, c *cell) bool {
+	for i := range filters {
+		if f := &filters[i]; f.kind == kind && !f.check(sh, c) {
 			return false
 		}
 	}
 	return true
 }
 
-func explainConstraints(spec *job.Spec, refused []*candidate) string {
+func isUsable(c *cell) bool { return passes(ofState, nil, c) }
+
+func meetsConstraints(sh *shape, c *cell) bool {
+	for i := range sh.constraints {
+		if !sh.constraints[i].Holds(c.worker.Labels) {
+			return false
+		}
+	}
+	return true
+}
+
+func explainConstraints(sh *shape, refused []*cell) string {
 	var missing []string
-	for i := range spec.Constraints {
+	for i := range sh.constraints {
 		for _, c := range refused {
-			if !spec.Constraints[i].Holds(c.worker.Labels) {
-				missing = append(missing, describe(&spec.Constraints[i]))
+			if !sh.constraints[i].Holds(c.worker.Labels) {
+				missing = append(missing, sh.constraints[i].String())
 				break
 			}
 		}
@@ -47,66 +72,87 @@ func explainConstraints(spec *job.Spec, refused []*candidate) string {
 	return fmt.Sprintf("%s without label %s", count(refused), strings.Join(missing, " and "))
 }
 
-func describe(c *job.Constraint) string {
-	values := strings.Join(c.Values, "|")
-	switch c.Operator {
-	case job.OperatorIn:
-		return c.Label + "=" + values
-	case job.OperatorNotIn:
-		return c.Label + "!=" + values
-	case job.OperatorNotExists:
-		return "!" + c.Label
-	default:
-		return c.Label
+func toleratesTaints(sh *shape, c *cell) bool {
+	for _, taint := range c.worker.Taints {
+		if !slices.Contains(sh.tolerations, taint) {
+			return false
+		}
 	}
+	return true
 }
 
-func largeEnough(spec *job.Spec, c *candidate) bool { return c.worker.Capacity.Covers(spec.Resources) }
-
-func explainSize(spec *job.Spec, refused []*candidate) string {
-	return fmt.Sprintf("%s too small for %s", count(refused), amount(spec.Resources))
-}
-
-func connected(_ *job.Spec, c *candidate) bool { return c.worker.Connected && !c.worker.Lost }
-
-func explainConnection(_ *job.Spec, refused []*candidate) string {
-	return count(refused) + " not connected"
-}
-
-func accepting(_ *job.Spec, c *candidate) bool { return !c.worker.Draining }
-
-func explainDrain(_ *job.Spec, refused []*candidate) string { return count(refused) + " draining" }
-
-func hasSlot(_ *job.Spec, c *candidate) bool { return c.slots > 0 }
-
-func explainSlots(_ *job.Spec, refused []*candidate) string {
-	return count(refused) + " with all slots taken"
-}
-
-func hasRoom(spec *job.Spec, c *candidate) bool { return c.free.Covers(spec.Resources) }
-
-func explainRoom(spec *job.Spec, refused []*candidate) string {
-	largest := refused[0].free
-	for _, c := range refused[1:] {
-		largest.MilliCPU = max(largest.MilliCPU, c.free.MilliCPU)
-		largest.MemoryMiB = max(largest.MemoryMiB, c.free.MemoryMiB)
+func explainTaints(sh *shape, refused []*cell) string {
+	var all []string
+	for _, c := range refused {
+		for _, taint := range c.worker.Taints {
+			if !slices.Contains(sh.tolerations, taint) {
+				all = append(all, taint)
+			}
+		}
 	}
-	return fmt.Sprintf("%s busy: the job needs %s, at most %g CPUs and %d MiB are free",
-		count(refused), amount(spec.Resources), float64(largest.MilliCPU)/1000, largest.MemoryMiB)
+	slices.Sort(all)
+	return fmt.Sprintf("%s only for jobs that tolerate %s", count(refused), strings.Join(slices.Compact(all), " and "))
 }
 
-func count(refused []*candidate) string {
+func largeEnough(sh *shape, c *cell) bool {
+	return c.capacity.covers(&amount{cpu: sh.ask.cpu, memory: sh.ask.memory, extras: sh.ask.extras})
+}
+
+func explainSize(sh *shape, refused []*cell) string {
+	return fmt.Sprintf("%s too small for %s", count(refused), describe(sh.resources))
+}
+
+func connected(_ *shape, c *cell) bool { return c.worker.Connected && !c.worker.Lost }
+
+func explainConnection(_ *shape, refused []*cell) string { return count(refused) + " not connected" }
+
+func accepting(_ *shape, c *cell) bool { return !c.worker.Draining }
+
+func explainDrain(_ *shape, refused []*cell) string { return count(refused) + " draining" }
+
+func hasSlot(_ *shape, c *cell) bool { return c.free.jobs > 0 }
+
+func explainSlots(_ *shape, refused []*cell) string { return count(refused) + " with all slots taken" }
+
+func hasRoom(sh *shape, c *cell) bool { return c.free.covers(&sh.ask) }
+
+func explainRoom(sh *shape, refused []*cell) string {
+	var cpu, memory int64
+	for _, c := range refused {
+		cpu, memory = max(cpu, c.free.cpu), max(memory, c.free.memory)
+	}
+	return fmt.Sprintf("%s busy: the job needs %s, at most %s and %d MiB are free",
+		count(refused), describe(sh.resources), cpus(cpu), memory)
+}
+
+// standsApart reports whether no job of the same name runs at the same value of the label that they are to be apart by.
+func standsApart(sh *shape, c *cell) bool {
+	return sh.apart == nil || sh.apart.running[c.worker.Labels[sh.apart.label]] == 0
+}
+
+func explainApart(sh *shape, refused []*cell) string {
+	return fmt.Sprintf("%s where another job of this name runs at the same %s", count(refused), sh.apart.label)
+}
+
+func count(refused []*cell) string {
 	if len(refused) == 1 {
 		return fmt.Sprintf("1 worker (%s)", refused[0].worker.Name)
 	}
 	return fmt.Sprintf("%d workers", len(refused))
 }
 
-// amount writes resources for people.
-func amount(r job.Resources) string {
+func cpus(milli int64) string {
+	if milli == 1000 {
+		return "1 CPU"
+	}
+	return fmt.Sprintf("%g CPUs", float64(milli)/1000)
+}
+
+// describe writes resources for people.
+func describe(r job.Resources) string {
 	var parts []string
 	if r.MilliCPU > 0 {
-		parts = append(parts, fmt.Sprintf("%g CPUs", float64(r.MilliCPU)/1000))
+		parts = append(parts, cpus(int64(r.MilliCPU)))
 	}
 	if r.MemoryMiB > 0 {
 		parts = append(parts, fmt.Sprintf("%d MiB of memory", r.MemoryMiB))

@@ -1,13 +1,13 @@
 // Package scheduler decides which waiting job goes to which worker, and says why a job has to wait.
 //
-// It is pure: Place looks at a backlog and workers and returns a plan. Filters say on which workers a job may run and
-// explain themselves where it may not; scorers choose among the workers that are left.
+// It is pure: it has neither a clock nor goroutines, and the same calls give the same plans. A Scheduler is told which jobs wait and
+// run and what the workers are; Place makes a plan of it. Whose turn it is follows from the shares of namespaces and queues and from
+// the urgency of jobs; filters say on which workers a job may run and explain themselves where it may not; scorers choose among the
+// workers that are left.
 package scheduler
 
 import (
-	"cmp"
-	"container/heap"
-	"slices"
+	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
 )
@@ -16,107 +16,247 @@ import (
 type Placement struct {
 	Job    job.ID
 	Worker job.WorkerID
+	Place  *Running // to be given back to End
 }
 
-// Plan is what Place decided.
+// Plan is what Place decided. Its placements are in force: who cannot carry one out calls End.
 type Plan struct {
-	Placements []Placement      // in the order of decision
-	Rejections map[Class]string // why the jobs of a class have to wait, in one sentence
+	Placements  []Placement  // in the order of decision
+	Preemptions []Preemption // jobs that must leave
+	Superseded  []job.ID     // jobs, waiting or running, that a newer one with their concurrency key replaces
+	More        bool         // the work for one pass is done but not all jobs were looked at: ask again at once
+	Wake        time.Time    // when to ask again although nothing has changed; zero: no need to
 }
 
-// Place goes through the backlog, the most urgent jobs first, and gives each to the best worker that can take it. Jobs that
-// are placed leave the backlog. The plan never gives a worker more than it has free, and is the same whatever the order of
-// the workers, who do not change.
-func (b *Backlog) Place(workers []*job.Worker) Plan {
-	candidates := candidates(workers)
-	plan := Plan{Rejections: make(map[Class]string)}
-	order := make(classHeap, 0, len(b.classes))
-	for _, c := range b.classes {
-		order = append(order, c)
+// Options are the bounds within which a Scheduler works. Zero values mean the defaults.
+type Options struct {
+	SampleAbove  int // with more workers than that a good one is enough, and need not be the best; 4096
+	Work         int // how many workers one pass looks at, about; 100,000
+	Reservations int // how many jobs that do not fit are promised a start; 1, which is EASY backfilling; many are conservative
+}
+
+// Scheduler knows the jobs that wait and those that run, and the workers. It has one owner.
+type Scheduler struct {
+	options    Options
+	names      names
+	root       *node
+	namespaces map[string]*node
+	queues     map[queueKey]*node
+	busy       []*node // that have groups
+	lines      map[Class]*line
+	tidyAt     int // how many lines are many
+	shapes     map[shapeKey]*shape
+	families   map[familyKey]*family
+	gates      map[gateKey]*gate
+	gangs      map[gangKey]*gang
+	cells      cells
+	changes    changes
+	whole      amount // what all workers have that are there
+	waiting    int
+	superseded []job.ID
+	nonsense   uint64
+
+	reservations []*reservation
+	scanned      int // where the next look at a part of the workers begins
+
+	// Of the pass under way.
+	pass     uint64
+	now      time.Time
+	work     int
+	aside    []*line // that are not looked at any more
+	heads    []*line // whose first jobs found no room, and have no reservation yet
+	released bool    // a reservation was given up while lines were set aside
+}
+
+// New makes a Scheduler without jobs and workers.
+func New(options Options) *Scheduler {
+	if options.SampleAbove == 0 {
+		options.SampleAbove = 4096
 	}
-	heap.Init(&order)
-	for len(order) > 0 {
-		c := order[0]
-		best := choose(c.spec, candidates)
-		if best == nil {
-			// What is free only shrinks from here on, so no other job of the class can be placed either.
-			plan.Rejections[c.key] = explain(c.spec, candidates)
-			heap.Pop(&order)
-			continue
-		}
-		id := c.waiting.first()
-		best.take(c.spec.Resources)
-		plan.Placements = append(plan.Placements, Placement{Job: id, Worker: best.worker.ID})
-		c.waiting.remove(id)
-		if b.taken(c); c.waiting.size == 0 {
-			heap.Pop(&order)
-		} else if len(order) > 1 {
-			heap.Fix(&order, 0)
-		}
+	if options.Work == 0 {
+		options.Work = 100_000
+	}
+	if options.Reservations == 0 {
+		options.Reservations = 1
+	}
+	s := &Scheduler{
+		options: options, namespaces: make(map[string]*node), queues: make(map[queueKey]*node),
+		lines: make(map[Class]*line), tidyAt: idleLines, shapes: make(map[shapeKey]*shape), families: make(map[familyKey]*family),
+		gates: make(map[gateKey]*gate), gangs: make(map[gangKey]*gang), cells: cells{byID: make(map[job.WorkerID]*cell)},
+	}
+	s.changes.end = 1
+	s.root = newNode("", nil)
+	return s
+}
+
+// Len returns how many jobs wait.
+func (s *Scheduler) Len() int { return s.waiting }
+
+// Begin takes in a job that runs already, as far as anybody knows since a time.
+func (s *Scheduler) Begin(id job.ID, spec *job.Spec, again bool, worker job.WorkerID, since time.Time) *Running {
+	return s.begin(s.line(spec, again), id, s.cell(worker), since)
+}
+
+// begin gives a job its place, and counts it wherever jobs are counted.
+func (s *Scheduler) begin(l *line, id job.ID, c *cell, since time.Time) *Running {
+	r := &Running{job: id, line: l, began: nanos(since), until: nanos(since) + int64(bound(l.class.Bound))}
+	s.take(c, r, &l.shape.ask)
+	l.running++
+	l.node.hold(&l.shape.ask)
+	l.gate.pass(r)
+	if l.gang != nil {
+		l.gang.running++
+	}
+	l.shape.spread.count(c, 1)
+	l.shape.apart.count(c, 1)
+	return r
+}
+
+// End takes back the place of a job that runs no more.
+func (s *Scheduler) End(r *Running) {
+	l := r.line
+	l.shape.spread.count(r.cell, -1)
+	l.shape.apart.count(r.cell, -1)
+	if l.gang != nil {
+		l.gang.running--
+	}
+	l.node.letGo(&l.shape.ask)
+	l.running--
+	s.give(r, &l.shape.ask)
+	s.passed(l.gate, r)
+}
+
+// Place gives waiting jobs to workers, those whose turn it is first, each to the best worker that can take it. Jobs that are placed
+// do not wait any more. No worker gets more than it has free, and the plan is the same whatever the order of the workers.
+func (s *Scheduler) Place(now time.Time) Plan {
+	s.now, s.work = now, 0
+	plan := Plan{Superseded: s.superseded}
+	s.superseded = nil
+	s.keepReservations()
+	for s.released = true; s.released && !plan.More; {
+		s.released = false
+		s.goRound(&plan)
 	}
 	return plan
 }
 
-// classHeap has the most urgent class first.
-type classHeap []*class
-
-func (h classHeap) Len() int           { return len(h) }
-func (h classHeap) Less(i, j int) bool { return urgency(h[i], h[j]) }
-func (h classHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *classHeap) Push(x any) {
-	if c, ok := x.(*class); ok {
-		*h = append(*h, c)
+// goRound looks at every job that may start, one for all that are alike.
+func (s *Scheduler) goRound(plan *Plan) {
+	s.pass++
+	s.openAll(plan)
+	n := s.next()
+	for ; n != nil && s.work < s.options.Work; n = s.next() {
+		s.work++
+		s.serve(n, plan)
+		s.settle(n, plan)
 	}
-}
-
-func (h *classHeap) Pop() any {
-	last := len(*h) - 1
-	c := (*h)[last]
-	*h = (*h)[:last]
-	return c
-}
-
-// candidate is a worker with what the plan so far has left of it.
-type candidate struct {
-	worker *job.Worker
-	free   job.Resources
-	slots  int32
-}
-
-func candidates(workers []*job.Worker) []*candidate {
-	out := make([]*candidate, 0, len(workers))
-	for _, w := range workers {
-		out = append(out, &candidate{worker: w, free: w.Free(), slots: w.FreeSlots()})
-	}
-	slices.SortFunc(out, func(a, b *candidate) int { return cmp.Compare(a.worker.ID, b.worker.ID) })
-	return out
-}
-
-func (c *candidate) take(need job.Resources) {
-	c.free = c.free.Sub(need)
-	c.slots--
-}
-
-// choose returns the worker with the highest score among those that every filter lets through, nil when there is none.
-func choose(spec *job.Spec, workers []*candidate) *candidate {
-	var best *candidate
-	var bestScore float64
-	for _, c := range workers {
-		if !passes(spec, c) {
-			continue
-		}
-		if s := score(spec, c); best == nil || s > bestScore {
-			best, bestScore = c, s
+	plan.More = n != nil
+	for _, l := range s.aside {
+		if l.waiting.size > 0 { // a gang may have taken it along
+			s.joinGroup(l)
 		}
 	}
-	return best
+	clear(s.aside)
+	clear(s.heads)
+	s.aside, s.heads = s.aside[:0], s.heads[:0]
 }
 
-func passes(spec *job.Spec, c *candidate) bool {
-	for i := range filters {
-		if !filters[i].check(spec, c) {
-			return false
-		}
+// serve looks at the most urgent job of a queue.
+func (s *Scheduler) serve(n *node, plan *Plan) {
+	g := n.turn.top()
+	if g.lines.len() == 0 || g.shape.blocked == s.pass {
+		n.turn.pop()
+		return
 	}
+	l := g.lines.top()
+	if l.waiting.size == 0 || !l.open() {
+		s.leaveGroup(l)
+		if l.waiting.size > 0 {
+			s.joinGroup(l) // it is parked there
+		}
+		s.reorder(n, g)
+		return
+	}
+	need := l.shape.ask
+	if l.gang != nil {
+		need = l.gang.need()
+	}
+	if _, limit := n.limited(&need, s.now); limit != noLimit {
+		if l.gang != nil {
+			s.setAside(n, g)
+		} else {
+			n.turn.pop() // all of the shape ask for as much
+		}
+		return
+	}
+	for _, head := range s.heads {
+		s.reserve(head)
+	}
+	clear(s.heads)
+	s.heads = s.heads[:0]
+	if !s.placeFirst(l, plan) {
+		s.noRoom(n, g, l, plan)
+		return
+	}
+	s.reorder(n, g)
+}
+
+// placeFirst places the first job of a line, or its gang.
+func (s *Scheduler) placeFirst(l *line, plan *Plan) bool {
+	if l.gang != nil {
+		return s.placeGang(l.gang, plan)
+	}
+	id := l.waiting.first()
+	c := s.choose(l.shape, func(c *cell) bool { return s.suits(c, l, id) })
+	if c == nil {
+		return false
+	}
+	l.waiting.remove(id)
+	s.left(l)
+	s.started(s.begin(l, id, c, s.now), plan)
 	return true
+}
+
+// started puts a job that has got its place into the plan.
+func (s *Scheduler) started(r *Running, plan *Plan) {
+	r.line.node.spend()
+	plan.Placements = append(plan.Placements, Placement{Job: r.job, Worker: r.cell.worker.ID, Place: r})
+	if held := s.reservationOf(r.job); held != nil {
+		s.unreserve(held)
+		s.released = len(s.aside) > 0 // one of them may use what is not reserved any more
+	}
+	if l := r.line; l.waiting.size > 0 {
+		l.urge()
+	}
+}
+
+// noRoom deals with a job for which there is no worker now.
+func (s *Scheduler) noRoom(n *node, g *group, l *line, plan *Plan) {
+	s.heads = append(s.heads, l)
+	s.preempt(l, plan)
+	if l.gang == nil && len(l.shape.best) == 0 {
+		// What is free only shrinks in a pass, so there is none for any other job of the shape either.
+		l.shape.blocked = s.pass
+		n.turn.pop()
+		return
+	}
+	s.setAside(n, g) // it is in the way of a reservation, others of the shape may not be
+}
+
+// setAside leaves the most urgent line of a group out until the pass is over.
+func (s *Scheduler) setAside(n *node, g *group) {
+	l := g.lines.top()
+	s.leaveGroup(l)
+	s.aside = append(s.aside, l)
+	s.reorder(n, g)
+}
+
+// reorder puts the first group of a queue where it belongs after its lines have changed.
+func (s *Scheduler) reorder(n *node, g *group) {
+	if g.lines.len() == 0 {
+		n.turn.pop()
+		return
+	}
+	g.lines.fixTop()
+	n.turn.fixTop()
 }

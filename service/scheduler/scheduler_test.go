@@ -36,40 +36,60 @@ func queued(n int, cpu, priority int32, constraints ...job.Constraint) *job.Job 
 
 func id(n int) job.ID { return job.NewID(time.Unix(int64(n), 0), 0, 0) }
 
-// place puts jobs into a backlog and places them.
-func place(workers []*job.Worker, jobs ...*job.Job) (*scheduler.Backlog, scheduler.Plan) {
-	b := scheduler.NewBacklog()
-	for _, j := range jobs {
-		b.Add(j.ID, j.Spec)
+// at is a moment after all jobs were made.
+var at = time.Unix(1_000_000, 0)
+
+// place lets jobs wait and places them.
+func place(workers []*job.Worker, jobs ...*job.Job) (*scheduler.Scheduler, scheduler.Plan) {
+	s := scheduler.New(scheduler.Options{})
+	for _, w := range workers {
+		s.SetWorker(w)
 	}
-	return b, b.Place(workers)
+	for _, j := range jobs {
+		s.Add(j.ID, j.Spec, false)
+	}
+	return s, s.Place(at)
+}
+
+// placed writes a plan as job:worker, jobs by their numbers.
+func placed(plan scheduler.Plan) string {
+	var parts []string
+	for _, p := range plan.Placements {
+		parts = append(parts, fmt.Sprintf("%d:%s", p.Job.Time().Unix(), p.Worker))
+	}
+	return strings.Join(parts, " ")
+}
+
+func busy(s *scheduler.Scheduler, worker string, r job.Resources) {
+	s.Begin(id(0), &job.Spec{Resources: r}, false, job.WorkerID(worker), at)
 }
 
 func TestUrgentJobsComeFirst(t *testing.T) {
 	t.Parallel()
-	b, plan := place([]*job.Worker{worker("w", 1000, nil)}, queued(1, 1000, 0), queued(2, 1000, 5))
-	if len(plan.Placements) != 1 || plan.Placements[0].Job != id(2) || len(plan.Rejections) != 1 || b.Len() != 1 {
-		t.Errorf("the plan is %+v", plan)
+	s, plan := place([]*job.Worker{worker("w", 1000, nil)}, queued(1, 1000, 0), queued(2, 1000, 5))
+	if got := placed(plan); got != "2:w" || s.Len() != 1 {
+		t.Errorf("the plan is %s", got)
 	}
 }
 
 func TestOldJobsComeFirstInWhateverOrderTheyArrive(t *testing.T) {
 	t.Parallel()
 	_, plan := place([]*job.Worker{worker("w", 1000, nil)}, queued(3, 0, 0), queued(1, 100, 0), queued(2, 0, 0), queued(4, 100, 0))
-	for i, p := range plan.Placements {
-		if p.Job != id(i+1) {
-			t.Errorf("place %d went to %v", i, p.Job)
-		}
+	if got := placed(plan); got != "1:w 2:w 3:w 4:w" {
+		t.Errorf("the plan is %s", got)
 	}
 }
 
 func TestJobsArePackedSoThatLargeOnesFindRoom(t *testing.T) {
 	t.Parallel()
-	half := worker("half", 4000, func(w *job.Worker) { w.Take(job.Resources{MilliCPU: 2000}) })
-	_, plan := place([]*job.Worker{worker("empty", 4000, nil), half}, queued(1, 2000, 0), queued(2, 4000, 0))
-	want := []scheduler.Placement{{Job: id(1), Worker: "half"}, {Job: id(2), Worker: "empty"}}
-	if !slices.Equal(plan.Placements, want) {
-		t.Errorf("the plan is %+v", plan.Placements)
+	s := scheduler.New(scheduler.Options{})
+	s.SetWorker(worker("empty", 4000, nil))
+	s.SetWorker(worker("half", 4000, nil))
+	busy(s, "half", job.Resources{MilliCPU: 2000})
+	s.Add(id(1), queued(1, 2000, 0).Spec, false)
+	s.Add(id(2), queued(2, 4000, 0).Spec, false)
+	if got := placed(s.Place(at)); got != "1:half 2:empty" {
+		t.Errorf("the plan is %s", got)
 	}
 }
 
@@ -80,28 +100,31 @@ func TestEveryObstacleIsExplained(t *testing.T) {
 		edit func(*job.Worker)
 		job  *job.Job
 	}{
-		"1 worker (w) without label gpu=a100|h100": {nil, queued(1, 0, 0, gpu)},
-		"1 worker (w) too small for 9 CPUs":        {nil, queued(1, 9000, 0)},
-		"1 worker (w) not connected":               {func(w *job.Worker) { w.Connected = false }, queued(1, 0, 0)},
-		"1 worker (w) draining":                    {func(w *job.Worker) { w.Draining = true }, queued(1, 0, 0)},
-		"1 worker (w) with all slots taken":        {func(w *job.Worker) { w.Slots = 0 }, queued(1, 0, 0)},
-		"busy: the job needs 4 CPUs, at most 1 CPUs and 1000 MiB are free": {
-			func(w *job.Worker) { w.Take(job.Resources{MilliCPU: 3000}) }, queued(1, 4000, 0),
-		},
+		"1 worker (w) without label gpu=a100|h100":                        {nil, queued(1, 0, 0, gpu)},
+		"1 worker (w) too small for 9 CPUs":                               {nil, queued(1, 9000, 0)},
+		"1 worker (w) not connected":                                      {func(w *job.Worker) { w.Connected = false }, queued(1, 0, 0)},
+		"1 worker (w) draining":                                           {func(w *job.Worker) { w.Draining = true }, queued(1, 0, 0)},
+		"1 worker (w) with all slots taken":                               {func(w *job.Worker) { w.Slots = 1 }, queued(1, 0, 0)},
+		"1 worker (w) only for jobs that tolerate batch":                  {func(w *job.Worker) { w.Taints = []string{"batch"} }, queued(1, 0, 0)},
+		"busy: the job needs 4 CPUs, at most 1 CPU and 1000 MiB are free": {nil, queued(1, 4000, 0)},
 	} {
-		_, plan := place([]*job.Worker{worker("w", 4000, tc.edit)}, tc.job)
-		if reason := plan.Rejections[scheduler.ClassOf(tc.job.Spec)]; !strings.Contains(reason, text) {
-			t.Errorf("got %+v, want %q", plan, text)
+		s := scheduler.New(scheduler.Options{})
+		s.SetWorker(worker("w", 4000, tc.edit))
+		busy(s, "w", job.Resources{MilliCPU: 3000})
+		s.Add(tc.job.ID, tc.job.Spec, false)
+		plan := s.Place(at)
+		if e := s.Explain(tc.job.ID, tc.job.Spec, false, at); len(plan.Placements) > 0 || !strings.Contains(e.Text, text) {
+			t.Errorf("got %q, want %q", e.Text, text)
 		}
 	}
-	j := queued(1, 0, 0)
-	if _, plan := place(nil, j); !strings.Contains(plan.Rejections[scheduler.ClassOf(j.Spec)], "no worker has ever connected") {
-		t.Errorf("without workers: %+v", plan)
+	s, _ := place(nil, queued(1, 0, 0))
+	if e := s.Explain(id(1), queued(1, 0, 0).Spec, false, at); !strings.Contains(e.Text, "no worker has ever connected") {
+		t.Errorf("without workers: %+v", e)
 	}
 }
 
-// Whatever the backlog: no worker gets more than it has free, or what it may not have, every job is decided on once, a
-// rejected job fits nowhere in what the plan leaves, and the order in which things are named does not matter.
+// Whatever waits: no worker gets more than it has free, or what it may not have, every job is decided on once, a job that is left
+// fits nowhere in what the plan leaves, and the order in which things are named does not matter.
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -112,44 +135,43 @@ func TestPlans(t *testing.T) {
 				w.Connected = rapid.IntRange(0, 4).Draw(t, "connected") > 0
 				w.Draining = rapid.IntRange(0, 4).Draw(t, "draining") == 0
 				w.Labels["disk"] = rapid.SampledFrom([]string{"ssd", "hdd"}).Draw(t, "disk")
-				if rapid.Bool().Draw(t, "busy") {
-					w.Take(job.Resources{MilliCPU: w.Capacity.MilliCPU / 2})
-				}
 			}))
 		}
 		var jobs []*job.Job
 		for i := range rapid.IntRange(0, 12).Draw(t, "jobs") {
-			j := queued(i, rapid.Int32Range(0, 8).Draw(t, "cpu")*500, rapid.Int32Range(-1, 1).Draw(t, "priority"))
+			j := queued(i+1, rapid.Int32Range(0, 8).Draw(t, "cpu")*500, rapid.Int32Range(-1, 1).Draw(t, "priority"))
 			if rapid.Bool().Draw(t, "constrained") {
 				j.Spec.Constraints = []job.Constraint{{Label: "disk", Operator: job.OperatorIn, Values: []string{"ssd"}}}
 			}
+			j.Spec.Namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
 			jobs = append(jobs, j)
 		}
-		b, plan := place(workers, jobs...)
-		check(t, workers, jobs, b, plan)
+		s, plan := place(workers, jobs...)
+		check(t, workers, jobs, s, plan)
 		shuffledWorkers, shuffledJobs := slices.Clone(workers), slices.Clone(jobs)
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		r.Shuffle(len(workers), func(i, j int) {
 			shuffledWorkers[i], shuffledWorkers[j] = shuffledWorkers[j], shuffledWorkers[i]
 		})
 		r.Shuffle(len(jobs), func(i, j int) { shuffledJobs[i], shuffledJobs[j] = shuffledJobs[j], shuffledJobs[i] })
-		if _, again := place(shuffledWorkers, shuffledJobs...); !slices.Equal(again.Placements, plan.Placements) {
-			t.Fatalf("another order gave another plan: %v and %v", plan.Placements, again.Placements)
+		if _, again := place(shuffledWorkers, shuffledJobs...); placed(again) != placed(plan) {
+			t.Fatalf("another order gave another plan: %v and %v", placed(plan), placed(again))
 		}
 	})
 }
 
-func check(t *rapid.T, workers []*job.Worker, jobs []*job.Job, b *scheduler.Backlog, plan scheduler.Plan) {
-	if len(plan.Placements)+b.Len() != len(jobs) {
-		t.Fatalf("%d jobs, %d placed, %d left", len(jobs), len(plan.Placements), b.Len())
+func check(t *rapid.T, workers []*job.Worker, jobs []*job.Job, s *scheduler.Scheduler, plan scheduler.Plan) {
+	if len(plan.Placements)+s.Len() != len(jobs) {
+		t.Fatalf("%d jobs, %d placed, %d left", len(jobs), len(plan.Placements), s.Len())
 	}
 	byID, left := map[job.ID]*job.Job{}, map[job.WorkerID]*job.Worker{}
 	for _, j := range jobs {
 		byID[j.ID] = j
 	}
+	free := map[job.WorkerID]job.Resources{}
 	for _, w := range workers {
 		c := *w
-		left[w.ID] = &c
+		left[w.ID], free[w.ID] = &c, w.Capacity
 	}
 	may := func(j *job.Job, w *job.Worker) bool {
 		for i := range j.Spec.Constraints {
@@ -157,31 +179,66 @@ func check(t *rapid.T, workers []*job.Worker, jobs []*job.Job, b *scheduler.Back
 				return false
 			}
 		}
-		return w.Connected && !w.Draining
+		return w.Connected && !w.Draining && w.Slots > 0 && free[w.ID].Covers(j.Spec.Resources)
 	}
 	for _, p := range plan.Placements {
 		j, w := byID[p.Job], left[p.Worker]
-		if j == nil || !may(j, w) || w.FreeSlots() < 1 || !w.Free().Covers(j.Spec.Resources) {
+		if j == nil || !may(j, w) {
 			t.Fatalf("%s was given to %s, which cannot take it, or twice", p.Job, p.Worker)
 		}
-		w.Take(j.Spec.Resources)
+		w.Slots--
+		free[w.ID] = free[w.ID].Sub(j.Spec.Resources)
 		delete(byID, p.Job)
 	}
 	for _, j := range byID {
-		reason := plan.Rejections[scheduler.ClassOf(j.Spec)]
+		e := s.Explain(j.ID, j.Spec, false, at)
+		if e.Text == "" {
+			t.Fatalf("%s waits without a reason", j.ID)
+		}
 		for _, w := range left {
-			if reason == "" || may(j, w) && w.FreeSlots() > 0 && w.Free().Covers(j.Spec.Resources) {
-				t.Fatalf("%s was rejected (%q) though %s has room", j.ID, reason, w.ID)
+			if may(j, w) && e.Limit != "reservation" {
+				t.Fatalf("%s waits (%q) though %s has room", j.ID, e.Text, w.ID)
 			}
 		}
 	}
 }
 
-// The backlog holds exactly what was added and neither removed nor placed, whatever the order.
-func TestBacklogIsASet(t *testing.T) {
+// What a worker's jobs hold is what they need, whichever come and go.
+func TestTakingAndGivingIsEven(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		b, want := scheduler.NewBacklog(), map[int]bool{}
+		s := scheduler.New(scheduler.Options{})
+		s.SetWorker(worker("w", 4000, func(w *job.Worker) { w.Capacity.Extras = map[string]int32{"gpu": 2} }))
+		type held struct {
+			place *scheduler.Running
+			need  job.Resources
+		}
+		var taken []held
+		for n := range rapid.IntRange(0, 30).Draw(t, "length") {
+			if len(taken) == 0 || rapid.Bool().Draw(t, "take") {
+				need := job.Resources{MilliCPU: rapid.Int32Range(0, 9).Draw(t, "cpu"), Extras: map[string]int32{"gpu": rapid.Int32Range(0, 1).Draw(t, "gpu")}}
+				taken = append(taken, held{s.Begin(id(n), &job.Spec{Resources: need}, false, "w", at), need})
+			} else {
+				s.End(taken[0].place)
+				taken = taken[1:]
+			}
+			var sum job.Resources
+			for _, h := range taken {
+				sum = sum.Add(h.need)
+			}
+			got, places := s.Held("w")
+			if got.MilliCPU != sum.MilliCPU || got.Extras["gpu"] != sum.Extras["gpu"] || int(places) != len(taken) {
+				t.Fatalf("%+v is held, jobs need %+v", got, sum)
+			}
+		}
+	})
+}
+
+// What waits is exactly what was added and neither removed nor placed, whatever the order.
+func TestWaitingJobsAreASet(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s, want := scheduler.New(scheduler.Options{Work: 1 << 30}), map[int]bool{}
 		spec := &job.Spec{}
 		for range rapid.IntRange(0, 6).Draw(t, "rounds") {
 			start, n := rapid.IntRange(0, 8000).Draw(t, "start"), rapid.IntRange(1, 4000).Draw(t, "count")
@@ -189,26 +246,27 @@ func TestBacklogIsASet(t *testing.T) {
 			add := rapid.Bool().Draw(t, "add")
 			for i := range n {
 				if at := start + i*step; add {
-					b.Add(id(at), spec)
+					s.Add(id(at), spec, false)
 					want[at] = true
 				} else {
-					b.Remove(id(at), spec)
+					s.Remove(id(at), spec, false)
 					delete(want, at)
 				}
 			}
-			if b.Len() != len(want) {
-				t.Fatalf("%d jobs, want %d", b.Len(), len(want))
+			if s.Len() != len(want) {
+				t.Fatalf("%d jobs, want %d", s.Len(), len(want))
 			}
 		}
-		plan := b.Place([]*job.Worker{{ID: "w", Connected: true, Slots: 100_000}})
+		s.SetWorker(&job.Worker{ID: "w", Connected: true, Slots: 100_000})
+		plan := s.Place(at)
 		expected := slices.Sorted(maps.Keys(want))
 		for i, p := range plan.Placements {
 			if p.Job != id(expected[i]) {
 				t.Fatalf("place %d went to %v, want %d", i, p.Job, expected[i])
 			}
 		}
-		if len(plan.Placements) != len(expected) || b.Len() != 0 {
-			t.Fatalf("%d of %d placed, %d left", len(plan.Placements), len(expected), b.Len())
+		if len(plan.Placements) != len(expected) || s.Len() != 0 {
+			t.Fatalf("%d of %d placed, %d left", len(plan.Placements), len(expected), s.Len())
 		}
 	})
 }

@@ -2,28 +2,95 @@ package scheduler
 
 import "github.com/hodei-jobs/hodei/service/job"
 
-// score says how well a job fits a worker that passed every filter; the highest wins.
-//
-// It packs: what is left of the scarcest resource after placing the job should be small, so that large jobs find whole
-// workers free. Between workers that are reserved alike, the one with less measured load is better.
-func score(spec *job.Spec, c *candidate) float64 {
-	left := c.free.Sub(spec.Resources)
-	packed := 1 - (share(left.MilliCPU, c.worker.Capacity.MilliCPU)+share(left.MemoryMiB, c.worker.Capacity.MemoryMiB))/2
-	load := (share(c.worker.Used.MilliCPU, c.worker.Capacity.MilliCPU) + share(c.worker.Used.MemoryMiB, c.worker.Capacity.MemoryMiB)) / 2
-	slots := share(c.slots, c.worker.Slots)
-	return packed - loadWeight*load + slotWeight*slots
+// scorer is one reason to prefer a worker. What it returns, from 0 to 1 (or from -1), times its weight is added up, and the worker
+// with the highest sum wins.
+type scorer struct {
+	name   string
+	weight func(*shape, *job.Scoring) float64 // 0: it is not asked
+	score  func(*shape, *cell) float64
 }
 
-// Load and free slots matter less than packing: they decide between workers that are packed about alike, and spread jobs
-// that ask for nothing.
-const (
-	loadWeight = 0.2
-	slotWeight = 0.1
-)
+var scorers = [...]scorer{
+	{"packing", packingWeight, packing},
+	{"slots", slotWeight, freeSlots},
+	{"load", func(_ *shape, q *job.Scoring) float64 { return -float64(q.Load) }, func(_ *shape, c *cell) float64 { return c.excess }},
+	{"price", func(_ *shape, q *job.Scoring) float64 { return -float64(q.Price) }, relativePrice},
+	{"affinity", affinityWeight, affinity},
+	{"spread", spreadWeight, spreading},
+}
 
-func share(part, whole int32) float64 {
-	if whole <= 0 {
+// weighed is a scorer with its weight.
+type weighed struct {
+	weight float64
+	score  func(*shape, *cell) float64
+}
+
+func scorersFor(sh *shape, q *job.Scoring) []weighed {
+	var list []weighed
+	for i := range scorers {
+		if w := scorers[i].weight(sh, q); w != 0 {
+			list = append(list, weighed{w, scorers[i].score})
+		}
+	}
+	return list
+}
+
+func (sh *shape) score(c *cell) float64 {
+	sum := 0.0
+	for i := range sh.scorers {
+		sum += sh.scorers[i].weight * sh.scorers[i].score(sh, c)
+	}
+	return sum
+}
+
+// packingWeight is 100: the weights of the others are in parts of it.
+func packingWeight(_ *shape, q *job.Scoring) float64 {
+	if q.Spread {
+		return -100
+	}
+	return 100
+}
+
+// packing is 1 when the job takes what is left of the worker: so large jobs find whole workers free.
+func packing(sh *shape, c *cell) float64 {
+	return 1 - (part(c.free.cpu-sh.ask.cpu, c.capacity.cpu)+part(c.free.memory-sh.ask.memory, c.capacity.memory))/2
+}
+
+// slotWeight is little: free slots decide between workers that are packed about alike, and spread jobs that ask for nothing else.
+func slotWeight(*shape, *job.Scoring) float64 { return 10 }
+
+func freeSlots(_ *shape, c *cell) float64 { return part(c.free.jobs, c.capacity.jobs) }
+
+// relativePrice is what a worker costs beside one that costs 1.
+func relativePrice(_ *shape, c *cell) float64 { return c.price / (1 + c.price) }
+
+func affinityWeight(sh *shape, q *job.Scoring) float64 {
+	if len(sh.affinities) == 0 {
 		return 0
 	}
-	return float64(part) / float64(whole)
+	return float64(q.Affinity) / 100
+}
+
+// affinity is the sum of the weights of what the job likes about the worker.
+func affinity(sh *shape, c *cell) float64 {
+	sum := 0.0
+	for i := range sh.affinities {
+		if a := &sh.affinities[i]; a.Constraint.Holds(c.worker.Labels) {
+			sum += float64(a.Weight)
+		}
+	}
+	return sum
+}
+
+// spreadWeight is more than all else by default: who asks for it means it.
+func spreadWeight(sh *shape, _ *job.Scoring) float64 {
+	if sh.spread == nil {
+		return 0
+	}
+	return -1000
+}
+
+// spreading is how many jobs of this name run at the worker's value of the label.
+func spreading(sh *shape, c *cell) float64 {
+	return float64(sh.spread.running[c.worker.Labels[sh.spread.label]])
 }

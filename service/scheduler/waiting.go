@@ -28,6 +28,12 @@ func (w *waiting) find(id job.ID) (chunk, at int, found bool) {
 	return chunk, at, found
 }
 
+// has reports whether an id is there.
+func (w *waiting) has(id job.ID) bool {
+	_, _, found := w.find(id)
+	return found
+}
+
 // add puts an id in; one that is there already stays.
 func (w *waiting) add(id job.ID) {
 	last := len(w.chunks) - 1

@@ -32,7 +32,9 @@ func AppendState(b []byte, j *job.Job) []byte {
 	b = appendString(b, 13, j.Cancel.Reason)
 	b = appendBool(b, 14, j.Cancel.Force)
 	b = appendBool(b, 15, j.Silent)
-	return appendNumbers(b, 16, j.Masked)
+	b = appendNumbers(b, 16, j.Masked)
+	b = appendBool(b, 17, j.Preempting)
+	return appendNumber(b, 18, j.Preemptions)
 }
 
 func begun(s job.StepStatus) bool { return s != job.StepStatus{State: job.StepPending} }
@@ -83,6 +85,10 @@ func DecodeState(record []byte, j *job.Job) error {
 			j.Silent = v.number != 0
 		case 16:
 			err = addNumber(&j.Masked, v.bytes)
+		case 17:
+			j.Preempting = v.number != 0
+		case 18:
+			j.Preemptions = v.int32()
 		}
 		return err
 	})

@@ -1,0 +1,97 @@
+package scheduler
+
+import (
+	"slices"
+
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+// gang is jobs of a queue that start together or not at all.
+type gang struct {
+	key     gangKey
+	lines   []*line // with its jobs
+	waiting int
+	running int
+}
+
+type gangKey struct {
+	namespace, queue, name string
+	size                   int32
+}
+
+func (s *Scheduler) gang(spec *job.Spec, asked *job.Gang) *gang {
+	if asked == nil {
+		return nil
+	}
+	key := gangKey{spec.Namespace, spec.Queue, asked.Name, asked.Size}
+	g := s.gangs[key]
+	if g == nil {
+		g = &gang{key: key}
+		s.gangs[key] = g
+	}
+	return g
+}
+
+// complete reports whether all jobs are there.
+func (g *gang) complete() bool { return g.waiting+g.running >= int(g.key.size) }
+
+// joinGang counts a job that waits.
+func (s *Scheduler) joinGang(l *line) {
+	if l.gang == nil {
+		return
+	}
+	l.gang.waiting++
+	s.reopenGang(l.gang)
+}
+
+// leftGang counts a job that does not wait any more.
+func (s *Scheduler) leftGang(l *line) {
+	if l.gang == nil {
+		return
+	}
+	l.gang.waiting--
+	s.reopenGang(l.gang)
+}
+
+func (s *Scheduler) reopenGang(g *gang) {
+	for _, l := range g.lines {
+		s.reopen(l)
+	}
+}
+
+// need is what all waiting jobs of the gang ask for.
+func (g *gang) need() amount {
+	var sum amount
+	for _, l := range g.lines {
+		for range l.waiting.size {
+			sum.add(&l.shape.ask)
+		}
+	}
+	return sum
+}
+
+// placeGang gives every waiting job of a gang a place, or none of them.
+func (s *Scheduler) placeGang(g *gang, plan *Plan) bool {
+	var taken []*Running
+	for _, l := range g.lines {
+		for _, chunk := range l.waiting.chunks {
+			for _, id := range chunk {
+				c := s.choose(l.shape, func(c *cell) bool { return s.suits(c, l, id) })
+				if c == nil {
+					for _, r := range slices.Backward(taken) {
+						s.End(r)
+					}
+					return false
+				}
+				taken = append(taken, s.begin(l, id, c, s.now))
+			}
+		}
+	}
+	for _, r := range taken {
+		r.line.waiting.remove(r.job)
+		s.left(r.line)
+		g.waiting--
+		s.started(r, plan)
+	}
+	return true
+}

@@ -1,0 +1,203 @@
+package scheduler
+
+import (
+	"math"
+	"time"
+
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+// reservation promises a job that did not fit the places where it will start, and when at the latest, if those that run there now
+// keep their times. Others may use the places until then.
+type reservation struct {
+	job       job.ID // of a gang: its first
+	line      *line
+	at        int64
+	parts     []claim
+	preempted bool // those who were in the way have been asked to leave
+}
+
+// claim is what a reservation holds of one worker.
+type claim struct {
+	cell *cell
+	need amount
+}
+
+// reservationOf returns the reservation of a job, nil when it has none.
+func (s *Scheduler) reservationOf(id job.ID) *reservation {
+	for _, r := range s.reservations {
+		if r.job == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// ReservedFor returns the job that is to start next on a worker, and when at the latest if those that run there keep their times; false
+// when anybody may.
+func (s *Scheduler) ReservedFor(worker job.WorkerID) (id job.ID, at time.Time, ok bool) {
+	c := s.cells.byID[worker]
+	if c == nil || c.reserved == nil {
+		return job.ID{}, time.Time{}, false
+	}
+	return c.reserved.job, time.Unix(0, c.reserved.at), true
+}
+
+// reserve makes a reservation for the first job of a line, or for its gang, unless there are as many as there may be.
+func (s *Scheduler) reserve(l *line) {
+	id := l.waiting.first()
+	if len(s.reservations) >= s.options.Reservations || s.reservationOf(id) != nil {
+		return
+	}
+	r := &reservation{job: id, line: l, at: nanos(s.now)}
+	if l.gang == nil {
+		s.extend(r, l.shape)
+	} else {
+		for _, member := range l.gang.lines {
+			for range member.waiting.size {
+				s.extend(r, member.shape)
+			}
+		}
+	}
+	s.hold(r)
+}
+
+func (s *Scheduler) hold(r *reservation) {
+	if r.at == math.MaxInt64 {
+		return // there is nowhere where it could ever start
+	}
+	for i := range r.parts {
+		r.parts[i].cell.reserved = r
+	}
+	s.reservations = append(s.reservations, r)
+}
+
+// extend adds to a reservation the place where one more job of a shape starts earliest.
+func (s *Scheduler) extend(r *reservation, sh *shape) {
+	best, at := -1, int64(math.MaxInt64)
+	var bestCell *cell
+	s.eligible(sh, func(c *cell) {
+		need, index := sh.ask, -1
+		for i := range r.parts {
+			if r.parts[i].cell == c {
+				index, need = i, r.parts[i].need.clone()
+				need.add(&sh.ask)
+			}
+		}
+		if t := c.earliest(&need, s.now); t < at || t == at && bestCell != nil && c.compare(bestCell) < 0 {
+			at, best, bestCell = t, index, c
+		}
+	})
+	switch {
+	case bestCell == nil:
+		r.at = math.MaxInt64
+		return
+	case best >= 0:
+		r.parts[best].need.add(&sh.ask)
+	default:
+		r.parts = append(r.parts, claim{bestCell, sh.ask.clone()})
+	}
+	r.at = max(r.at, at)
+}
+
+// lookedAt is how many workers are looked at, at most, for a reservation or for somebody who could make room.
+const lookedAt = 512
+
+// eligible calls visit for workers that could take a job of a shape were they empty, and that nobody has reserved.
+func (s *Scheduler) eligible(sh *shape, visit func(*cell)) {
+	s.review(sh)
+	all, seen := s.cells.all, 0
+	for n := range all {
+		c := all[(s.scanned+n)%len(all)]
+		if c == nil || !c.usable || c.reserved != nil || !sh.fit(c) {
+			continue
+		}
+		visit(c)
+		s.work += 1 + len(c.running)/8
+		if seen++; seen == lookedAt {
+			return
+		}
+	}
+}
+
+// earliest returns when there is room for some jobs, if those that run end when they are expected to: in nanoseconds since 1970.
+func (c *cell) earliest(need *amount, now time.Time) int64 {
+	if c.free.covers(need) {
+		return nanos(now)
+	}
+	free := c.free.clone()
+	for _, r := range c.sortedRunning() {
+		free.add(&r.line.shape.ask)
+		if free.covers(need) {
+			return max(r.until, nanos(now)+int64(overdue))
+		}
+	}
+	return math.MaxInt64
+}
+
+// overdue is how much longer a job may run, as far as is assumed, that should have ended already.
+const overdue = time.Second
+
+// suits reports whether a job may start on a worker that is reserved: for itself, until the reserved time, or beside what is reserved.
+func (s *Scheduler) suits(c *cell, l *line, id job.ID) bool {
+	r := c.reserved
+	if r == nil || r.job == id || r.line.gang != nil && r.line.gang == l.gang {
+		return true
+	}
+	if nanos(s.now)+int64(bound(l.class.Bound)) <= r.at {
+		return true
+	}
+	spare := c.free.clone()
+	for _, other := range c.running {
+		if other.until <= r.at {
+			spare.add(&other.line.shape.ask)
+		}
+	}
+	for i := range r.parts {
+		if r.parts[i].cell == c {
+			spare.sub(&r.parts[i].need)
+		}
+	}
+	return spare.covers(&l.shape.ask)
+}
+
+// unreserve gives a reservation up; nil is none.
+func (s *Scheduler) unreserve(r *reservation) {
+	if r == nil {
+		return
+	}
+	for i := range r.parts {
+		r.parts[i].cell.reserved = nil
+	}
+	for i := range s.reservations {
+		if s.reservations[i] == r {
+			s.reservations = swapOut(s.reservations, i, func(*reservation, int) {})
+			return
+		}
+	}
+}
+
+// keepReservations looks at every reservation again: who does not wait any more needs none, and one on a worker that takes no jobs
+// is worth nothing. A promise may become earlier; it becomes later only when somebody ran for longer than expected.
+func (s *Scheduler) keepReservations() {
+	for i := len(s.reservations) - 1; i >= 0; i-- {
+		r := s.reservations[i]
+		if !r.line.waiting.has(r.job) {
+			s.unreserve(r)
+			continue
+		}
+		at := nanos(s.now)
+		for k := range r.parts {
+			if p := &r.parts[k]; p.cell.usable {
+				at = max(at, p.cell.earliest(&p.need, s.now))
+			} else {
+				at = math.MaxInt64
+			}
+		}
+		if at == math.MaxInt64 {
+			s.unreserve(r)
+			continue
+		}
+		r.at = at
+	}
+}

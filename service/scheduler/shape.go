@@ -1,0 +1,271 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/hodei-jobs/hodei/service/job"
+)
+
+// shape is what jobs ask of a worker. All jobs of a shape would choose the same worker, so it keeps the best ones at hand: those are
+// looked at again only when they have changed, and all workers only when none of the best is left.
+type shape struct {
+	ask         amount // for one job
+	resources   job.Resources
+	constraints []job.Constraint
+	affinities  []job.Affinity
+	tolerations []string
+	spread      *family // nil: no matter
+	apart       *family // nil: no matter
+	scorers     []weighed
+
+	best    []choice // the highest first
+	more    bool     // there may be others that can take a job, none of them better than floor
+	floor   choice
+	cursor  uint64   // up to where the log of changes was looked at; 0: look at all workers
+	fits    []uint64 // a bit for each cell, by index: the filters of facts let it pass
+	blocked uint64   // the last pass that found no worker for it
+}
+
+// bestKept is how many of the best workers a shape knows.
+const bestKept = 64
+
+// choice is a worker that can take a job of a shape, with its score.
+type choice struct {
+	score float64
+	cell  *cell
+}
+
+// compare orders choices, the better one first.
+func (a *choice) compare(b *choice) int {
+	if c := cmp.Compare(b.score, a.score); c != 0 {
+		return c
+	}
+	return a.cell.compare(b.cell)
+}
+
+func (c *cell) compare(d *cell) int {
+	if t := cmp.Compare(c.tie, d.tie); t != 0 {
+		return t
+	}
+	return cmp.Compare(c.worker.ID, d.worker.ID)
+}
+
+// family counts the running jobs of a name by the values of a worker's label.
+type family struct {
+	label   string
+	running map[string]int
+	shapes  []*shape // that look at it
+}
+
+type familyKey struct{ namespace, name, label string }
+
+func (s *Scheduler) family(spec *job.Spec, label string) *family {
+	if label == "" {
+		return nil
+	}
+	key := familyKey{spec.Namespace, spec.Name, label}
+	f := s.families[key]
+	if f == nil {
+		f = &family{label: label, running: make(map[string]int)}
+		s.families[key] = f
+	}
+	return f
+}
+
+// count notes that a job of the family has come to a worker, or has left it; all scores of its shapes are another then.
+func (f *family) count(c *cell, n int) {
+	if f == nil {
+		return
+	}
+	value := c.worker.Labels[f.label]
+	if f.running[value] += n; f.running[value] == 0 {
+		delete(f.running, value)
+	}
+	for _, sh := range f.shapes {
+		sh.cursor = 0
+	}
+}
+
+// shapeKey is what shapes differ in.
+type shapeKey struct {
+	milliCPU, memoryMiB int32
+	scoring             job.Scoring
+	rest                string // extras, constraints and what is in a Placement; empty for most
+}
+
+// shapeRest writes what few specs have, so that equal specs give equal texts.
+func shapeRest(spec *job.Spec) string {
+	p := spec.Placement
+	if len(spec.Resources.Extras)+len(spec.Constraints) == 0 && p == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(spec.Resources.Extras)) {
+		fmt.Fprintf(&b, "/%s=%d", name, spec.Resources.Extras[name])
+	}
+	for i := range spec.Constraints {
+		writeConstraint(&b, &spec.Constraints[i])
+	}
+	if p == nil {
+		return b.String()
+	}
+	for i := range p.Affinities {
+		writeConstraint(&b, &p.Affinities[i].Constraint)
+		fmt.Fprintf(&b, "*%d", p.Affinities[i].Weight)
+	}
+	for _, t := range p.Tolerations {
+		fmt.Fprintf(&b, "/+%q", t)
+	}
+	if p.Spread != "" || p.Apart != "" {
+		fmt.Fprintf(&b, "/%q %q %q %q", p.Spread, p.Apart, spec.Namespace, spec.Name)
+	}
+	return b.String()
+}
+
+func writeConstraint(b *strings.Builder, c *job.Constraint) {
+	fmt.Fprintf(b, "/%q %d %q", c.Label, c.Operator, c.Values)
+}
+
+// shape returns the shape of a spec's jobs in a queue.
+func (s *Scheduler) shape(spec *job.Spec, scoring job.Scoring, rest string) *shape {
+	key := shapeKey{spec.Resources.MilliCPU, spec.Resources.MemoryMiB, scoring, rest}
+	if sh := s.shapes[key]; sh != nil {
+		return sh
+	}
+	sh := &shape{ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
+	if p := spec.Placement; p != nil {
+		sh.affinities, sh.tolerations = p.Affinities, p.Tolerations
+		sh.spread, sh.apart = s.family(spec, p.Spread), s.family(spec, p.Apart)
+		for _, f := range []*family{sh.spread, sh.apart} {
+			if f != nil && !slices.Contains(f.shapes, sh) {
+				f.shapes = append(f.shapes, sh)
+			}
+		}
+	}
+	sh.scorers = scorersFor(sh, &scoring)
+	s.shapes[key] = sh
+	return sh
+}
+
+// choose returns the best worker that can take a job of the shape and that suits, nil when there is none.
+func (s *Scheduler) choose(sh *shape, suits func(*cell) bool) *cell {
+	s.review(sh)
+	if c := sh.first(suits); c != nil {
+		return c
+	}
+	if !sh.more {
+		return nil
+	}
+	s.scan(sh)
+	return sh.first(suits)
+}
+
+func (sh *shape) first(suits func(*cell) bool) *cell {
+	for i := range sh.best {
+		if c := sh.best[i].cell; c.reserved == nil || suits(c) {
+			return c
+		}
+	}
+	return nil
+}
+
+// review looks again at the workers that have changed since the shape was looked at last.
+func (s *Scheduler) review(sh *shape) {
+	end := s.changes.end
+	if sh.cursor == 0 || end-sh.cursor > min(changesKept, uint64(max(len(s.cells.all), bestKept))) {
+		s.scan(sh)
+		return
+	}
+	for at := sh.cursor; at < end; at++ {
+		c := s.changes.ring[at%changesKept]
+		if c.changed != at {
+			continue // it has changed again
+		}
+		if c.facts >= sh.cursor {
+			sh.setFits(c)
+		}
+		sh.offer(c)
+		s.work++
+	}
+	sh.cursor = end
+}
+
+// scan looks at all workers; in a large cluster at as many as it takes to find enough that can take a job.
+func (s *Scheduler) scan(sh *shape) {
+	sh.best, sh.more = sh.best[:0], false
+	renew := sh.cursor == 0 || s.changes.end-sh.cursor > changesKept
+	all := s.cells.all
+	for i := range all {
+		c := all[i]
+		if c == nil {
+			continue
+		}
+		if renew || c.facts >= sh.cursor {
+			sh.setFits(c)
+		}
+	}
+	sh.cursor = s.changes.end
+	begin := 0
+	sampled := len(all) > s.options.SampleAbove
+	if sampled {
+		begin = s.scanned % len(all)
+	}
+	for n := range all {
+		i := begin + n
+		if i >= len(all) {
+			i -= len(all)
+		}
+		s.work++
+		if c := all[i]; c != nil {
+			sh.offer(c)
+		}
+		if sampled && len(sh.best) == bestKept {
+			s.scanned = i + 1
+			sh.more, sh.floor = true, choice{score: math.Inf(-1)}
+			return
+		}
+	}
+}
+
+func (sh *shape) setFits(c *cell) {
+	for len(sh.fits) <= c.index/64 {
+		sh.fits = append(sh.fits, 0)
+	}
+	bit := uint64(1) << (c.index % 64)
+	sh.fits[c.index/64] &^= bit
+	if passes(ofFacts, sh, c) {
+		sh.fits[c.index/64] |= bit
+	}
+}
+
+func (sh *shape) fit(c *cell) bool {
+	return sh.fits[c.index/64]&(1<<(c.index%64)) != 0
+}
+
+// offer puts a worker where it belongs among the best, or takes it out.
+func (sh *shape) offer(c *cell) {
+	for i := range sh.best {
+		if sh.best[i].cell == c {
+			sh.best = slices.Delete(sh.best, i, i+1)
+			break
+		}
+	}
+	if !c.usable || !sh.fit(c) || !passes(ofRoom, sh, c) {
+		return
+	}
+	new := choice{sh.score(c), c}
+	if sh.more && (sh.floor.cell == nil && new.score <= sh.floor.score || sh.floor.cell != nil && new.compare(&sh.floor) >= 0) {
+		return
+	}
+	at, _ := slices.BinarySearchFunc(sh.best, new, func(a, b choice) int { return a.compare(&b) })
+	sh.best = slices.Insert(sh.best, at, new)
+	if len(sh.best) > bestKept {
+		sh.more, sh.floor = true, sh.best[bestKept]
+		sh.best = sh.best[:bestKept]
+	}
+}
