@@ -41,6 +41,7 @@ const (
 	ReasonResumeTokenExpired Reason = "RESUME_TOKEN_EXPIRED"
 	ReasonStepNotRunning     Reason = "STEP_NOT_RUNNING"
 	ReasonSecretNotFound     Reason = "SECRET_NOT_FOUND"
+	ReasonTooLarge           Reason = "TOO_LARGE"
 )
 
 // Error is an error whose text is written for the person who made the request.

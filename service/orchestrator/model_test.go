@@ -55,7 +55,7 @@ type modelWorker struct {
 	id        job.WorkerID
 	slots     int
 	session   uint64
-	known     bool // to this life of the server
+	known     bool // to the server, in whichever of its lives
 	connected bool
 	lost      bool
 	draining  bool
@@ -392,7 +392,7 @@ func (m *model) wait(t *rapid.T) {
 // restart ends the server without a word. The next one knows what was committed, and gives workers with jobs a new lease.
 func (m *model) restart(t *rapid.T) {
 	for _, w := range m.workers {
-		w.known, w.connected, w.lost, w.heard, w.session = len(m.on(w)) > 0, false, false, m.now, 0
+		w.connected, w.lost, w.heard, w.session = false, false, m.now, 0
 	}
 	m.open(t)
 }

@@ -17,6 +17,15 @@ func recoverState(ctx context.Context, config Config) (*state, error) {
 		return nil, fmt.Errorf("taking the lead of the store: %w", err)
 	}
 	s.epoch = s.term << 32
+	if err := s.restoreDrains(ctx, config.Store); err != nil {
+		return nil, err
+	}
+	if err := s.restoreWorkers(ctx, config.Store, config.Clock()); err != nil {
+		return nil, err
+	}
+	if err := s.restoreSettings(ctx, config.Store); err != nil {
+		return nil, err
+	}
 	quarantined, err := config.Store.Unfinished(ctx, func(j job.Job) error {
 		s.restore(j, config.Clock())
 		return nil
@@ -26,9 +35,6 @@ func recoverState(ctx context.Context, config Config) (*state, error) {
 	}
 	if s.newest, err = config.Store.Newest(ctx); err != nil {
 		return nil, fmt.Errorf("reading the newest job: %w", err)
-	}
-	if err := s.restoreDrains(ctx, config.Store); err != nil {
-		return nil, err
 	}
 	config.Logger.Info("jobs recovered", "unfinished", s.unfinished(), "quarantined", quarantined, "term", s.term)
 	s.unsettled = true

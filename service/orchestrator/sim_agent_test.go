@@ -35,6 +35,7 @@ type simAgent struct {
 	draining  bool
 	link      *simLink
 	welcomed  bool
+	met       bool          // some life of the server has welcomed it
 	dials     uint64        // sessions that it has tried to open
 	wait      time.Duration // between two tries to connect
 	heard     time.Time     // when the last frame came
@@ -269,6 +270,7 @@ func (a *simAgent) answered() {
 func (a *simAgent) welcome(verdicts map[job.AttemptRef]Verdict) {
 	a.welcomed, a.forgetful, a.since = true, false, a.w.now
 	a.note("is welcome, %d attempts", len(verdicts))
+	a.met = true
 	for _, t := range slices.Clone(a.order) {
 		switch verdicts[t.assignment.Ref] {
 		case Keep:

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -331,13 +332,25 @@ func (a *auditor) submitAcknowledged(sub *Submission, results []Result) (again b
 	return false
 }
 
+func isTooLarge(err error) bool {
+	var problem *job.Error
+	return errors.As(err, &problem) && problem.Reason == job.ReasonTooLarge
+}
+
 // refused checks why a job was not accepted. It returns true when the client should ask again.
 func (a *auditor) refused(spec *job.Spec, r *Result) (again bool) {
 	switch code := job.CodeOf(r.Err); {
 	case code == job.CodeInternal: // the store could not be read
 		return true
+	case isTooLarge(r.Err):
+		for _, agent := range a.workers {
+			if agent.met && agent.worker.Capacity.Covers(spec.Resources) {
+				a.w.fail("%s was refused, and %s is large enough for it: %v", spec.Name, agent.worker.ID, r.Err)
+			}
+		}
 	case code == job.CodeInvalid && len(spec.Steps[0].Argv) == 0,
 		code == job.CodeExhausted && a.w.maxUnfinished < 1000,
+		code == job.CodeExhausted && len(spec.Resources.Extras) > 0, // it was too large when it was asked for first
 		code == job.CodeNotFound && a.w.faults.poison > 0: // it was set aside
 	default:
 		a.w.fail("%s was refused: %v", spec.Name, r.Err)

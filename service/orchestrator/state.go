@@ -25,6 +25,7 @@ type state struct {
 	kept    int                  // bytes of waiting jobs in memory
 
 	drained map[job.WorkerID]bool // by an operator; kept over restarts
+	set     settings              // the same
 
 	store         Store
 	logger        *slog.Logger
@@ -68,6 +69,7 @@ type worker struct {
 	job.Worker
 	entries []*entry
 	orders  []Assignment // that go out after the commit
+	kept    string       // what was written about it, see keepWorker
 	open    bool         // its session lasts, as far as is known; also while it counts as lost
 }
 
@@ -94,7 +96,8 @@ func newState(config Config) *state {
 	}
 	return &state{
 		jobs: make(map[job.ID]*entry), sched: scheduler.New(config.Scheduling), workers: make(map[job.WorkerID]*worker),
-		drained: make(map[job.WorkerID]bool), newRequest: make(map[string]store.Request), endings: make(map[ending]int),
+		drained: make(map[job.WorkerID]bool), set: settings{make(map[queueName]bool), make(map[string]bool)},
+		newRequest: make(map[string]store.Request), endings: make(map[ending]int),
 		store: config.Store, logger: config.Logger,
 		newJobID: config.NewJobID, admit: config.Admit, lease: config.Lease, maxUnfinished: config.MaxUnfinished,
 	}

@@ -131,6 +131,10 @@ func (s *state) acceptAll(results []Result) bool {
 			}
 			continue
 		}
+		if text := s.sched.TooLarge(r.Job.Spec); text != "" {
+			r.Job, r.Err = job.Job{}, job.Errorf(job.CodePrecondition, job.ReasonTooLarge, "%s", text)
+			continue
+		}
 		room--
 		accepted = true
 		s.newest = s.newJobID(s.newest)

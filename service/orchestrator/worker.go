@@ -17,8 +17,8 @@ const leaseCheck = time.Second
 // beatsPerLease is how often an agent says that it lives while its lease runs.
 const beatsPerLease = 3
 
-// forgetWorker is how long a lost worker is still shown.
-const forgetWorker = 24 * time.Hour
+// showWorker is how long a lost worker is still shown.
+const showWorker = 24 * time.Hour
 
 // drainRecord is the kind of the records that keep an operator's drain over a restart of the server.
 const drainRecord = "worker-drain"
@@ -73,6 +73,7 @@ func (c *connect) apply(s *state, now time.Time) {
 	}
 	w.Worker, w.open = fresh, true
 	s.workerChanged(w)
+	s.keepWorker(w)
 	has := make(map[job.AttemptRef]bool, len(c.attempts))
 	for i, ref := range c.attempts {
 		has[ref] = true
@@ -275,9 +276,8 @@ func (s *state) checkLeases(now time.Time) {
 	var lost []*worker
 	for id, w := range s.workers {
 		silent := now.Sub(w.LastHeartbeat)
-		if w.Lost && silent > forgetWorker && len(w.entries) == 0 {
-			delete(s.workers, id)
-			s.sched.RemoveWorker(id)
+		if w.Lost && silent > showWorker && len(w.entries) == 0 {
+			s.forgetWorker(id)
 		}
 		if !w.Lost && min(silent, now.Sub(s.hearing)) > s.lease {
 			lost = append(lost, w)

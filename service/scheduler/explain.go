@@ -58,6 +58,9 @@ func (s *Scheduler) Explain(id job.ID, spec *job.Spec, again bool, now time.Time
 // TooLarge says that no worker that is known could ever take a job, because it asks for more than the largest has; empty: one could,
 // or none is known yet.
 func (s *Scheduler) TooLarge(spec *job.Spec) string {
+	if n := s.queues[queueKey{spec.Namespace, spec.Queue}]; n != nil && n.queue.AwaitsWorkers {
+		return ""
+	}
 	ask := s.names.amount(spec.Resources, 0)
 	var most amount
 	known := false
