@@ -16,6 +16,7 @@ import (
 type Class struct {
 	Namespace, Queue              string
 	Priority, MilliCPU, MemoryMiB int32
+	Once                          bool   // they may be started only once, so they cannot make room for others
 	Bound                         uint8  // how long they are expected to run at most, see boundOf
 	Rest                          string // extras, constraints and the like; empty for most
 }
@@ -105,6 +106,7 @@ func classOf(spec *job.Spec, again bool) (class Class, rest string) {
 	c := Class{
 		Namespace: spec.Namespace, Queue: spec.Queue, Priority: spec.Priority,
 		MilliCPU: spec.Resources.MilliCPU, MemoryMiB: spec.Resources.MemoryMiB, Bound: boundOf(spec.Timeout),
+		Once: spec.MaxAttempts <= 1,
 	}
 	rest = shapeRest(spec)
 	c.Rest = rest

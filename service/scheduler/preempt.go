@@ -64,7 +64,7 @@ func (a cost) compare(b cost) int {
 func (s *Scheduler) victims(c *cell, l *line) ([]*Running, cost) {
 	var able []*Running
 	for _, r := range c.running {
-		if r.line.node.queue.Preemptible && r.line.class.Priority < l.class.Priority && !r.leaving {
+		if r.line.node.queue.Preemptible && !r.line.class.Once && r.line.class.Priority < l.class.Priority && !r.leaving {
 			able = append(able, r)
 		}
 	}
