@@ -242,7 +242,7 @@ func (n *node) spend() {
 
 // next returns when there is room for a start again.
 func (b *bucket) next(now time.Time) time.Time {
-	return now.Add(time.Duration((1 - b.tokens) / b.perSecond * float64(time.Second)))
+	return now.Add(time.Duration((1-b.tokens)/b.perSecond*float64(time.Second)) + time.Millisecond) // by then there surely is
 }
 
 // regroup puts the waiting jobs of a queue into groups anew: they would choose other workers, or come in another order.

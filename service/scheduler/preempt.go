@@ -24,7 +24,7 @@ func (s *Scheduler) preempt(l *line, plan *Plan) {
 		return
 	}
 	held := s.reservationOf(id)
-	if held != nil && held.preempted || len(s.reservations) >= s.options.Reservations && held == nil {
+	if held != nil && held.preempted || len(s.reservations) >= s.mayReserve() && held == nil {
 		return
 	}
 	var best []*Running

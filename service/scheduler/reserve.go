@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -46,7 +47,7 @@ func (s *Scheduler) ReservedFor(worker job.WorkerID) (id job.ID, at time.Time, o
 // reserve makes a reservation for the first job of a line, or for its gang, unless there are as many as there may be.
 func (s *Scheduler) reserve(l *line) {
 	id := l.waiting.first()
-	if len(s.reservations) >= s.options.Reservations || s.reservationOf(id) != nil {
+	if len(s.reservations) >= s.mayReserve() || s.reservationOf(id) != nil {
 		return
 	}
 	r := &reservation{job: id, line: l, at: nanos(s.now)}
@@ -60,6 +61,14 @@ func (s *Scheduler) reserve(l *line) {
 		}
 	}
 	s.hold(r)
+}
+
+// workersPerReservation: so much of a large cluster is kept for those who do not fit that they get their part, and no more.
+const workersPerReservation = 16
+
+// mayReserve is how many reservations there may be.
+func (s *Scheduler) mayReserve() int {
+	return cmp.Or(s.options.Reservations, 1+len(s.cells.byID)/workersPerReservation)
 }
 
 func (s *Scheduler) hold(r *reservation) {

@@ -32,7 +32,7 @@ type Plan struct {
 type Options struct {
 	SampleAbove  int // with more workers than that a good one is enough, and need not be the best; 4096
 	Work         int // how many workers one pass looks at, about; 100,000
-	Reservations int // how many jobs that do not fit are promised a start; 1, which is EASY backfilling; many are conservative
+	Reservations int // how many jobs that do not fit are promised a start; one, and one more for every 16 workers. One is EASY backfilling, many are conservative
 }
 
 // Scheduler knows the jobs that wait and those that run, and the workers. It has one owner.
@@ -75,9 +75,6 @@ func New(options Options) *Scheduler {
 	}
 	if options.Work == 0 {
 		options.Work = 100_000
-	}
-	if options.Reservations == 0 {
-		options.Reservations = 1
 	}
 	s := &Scheduler{
 		options: options, namespaces: make(map[string]*node), queues: make(map[queueKey]*node),
