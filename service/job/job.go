@@ -1,6 +1,7 @@
 package job
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -30,6 +31,8 @@ type Job struct {
 	Cancel      CancelRequest
 	Masked      map[string]uint64 // how often each secret was replaced in what the last attempt wrote, by name; never changed
 	Preempting  bool              // the present attempt was asked to make room for a more urgent job
+	WorkersLost int32             // how many attempts were lost with their worker
+	Held        string            // why the job does not start again until somebody releases it; empty: it is not held
 	Preemptions int32             // how many attempts had to make room; they do not count against MaxAttempts
 }
 
@@ -219,10 +222,32 @@ func (j Job) Finish(cause Cause, now time.Time) (Job, error) {
 		cause.Actor = j.Cancel.Actor
 	}
 	j = j.closeSteps(now)
+	if cause.Kind == CauseWorkerLost {
+		j.WorkersLost++
+	}
+	if j.retries(cause) && cause.Kind == CauseWorkerLost && j.WorkersLost >= maxWorkersLost {
+		j.Held = fmt.Sprintf("%d workers were lost while they ran it; `hodei job release %s` lets it start again", j.WorkersLost, j.ID)
+		return j.delay(now, heldFor)
+	}
 	if j.retries(cause) {
 		return j.delay(now, j.Spec.Backoff.Delay(j.Attempt-j.Preemptions))
 	}
 	return j.end(cause, now)
+}
+
+const (
+	maxWorkersLost = 3                          // then the job may be why
+	heldFor        = 100 * 365 * 24 * time.Hour // until somebody releases it
+)
+
+// Release lets a held job start again.
+func (j Job) Release(now time.Time) (Job, error) {
+	if j.Held == "" || j.State != Delayed {
+		return j, Errorf(CodePrecondition, ReasonInvalidArgument, "job %s is %s and not held", j.ID, j.State)
+	}
+	j.Held, j.WorkersLost, j.NextAttempt = "", 0, now
+	j.Revision++
+	return j, nil
 }
 
 // Retryable reports whether another attempt may follow the present one if that is lost.
@@ -253,7 +278,7 @@ func (j *Job) retries(cause Cause) bool {
 func (j Job) delay(now time.Time, wait time.Duration) (Job, error) {
 	j, err := j.to(Delayed)
 	if err == nil {
-		j.NextAttempt = now.Add(wait)
+		j.NextAttempt, j.Preempting = now.Add(wait), false
 	}
 	return j, err
 }
@@ -261,7 +286,7 @@ func (j Job) delay(now time.Time, wait time.Duration) (Job, error) {
 func (j Job) end(cause Cause, now time.Time) (Job, error) {
 	j, err := j.to(cause.state())
 	if err == nil {
-		j.Cause, j.Ended, j.NextAttempt = cause, now, time.Time{}
+		j.Cause, j.Ended, j.NextAttempt, j.Preempting, j.Held = cause, now, time.Time{}, false, ""
 	}
 	return j, err
 }

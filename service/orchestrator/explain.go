@@ -86,3 +86,22 @@ type explain struct {
 func (c *explain) apply(s *state, now time.Time) {
 	c.result = s.sched.Explain(c.id, c.spec, c.again, now)
 }
+
+// Release lets a held job start again. CodePrecondition when it is not held.
+func (o *Orchestrator) Release(ctx context.Context, id job.ID) (job.Job, error) {
+	var released job.Job
+	err := o.change(ctx, func(s *state) error {
+		e, err := s.find(id)
+		if err != nil {
+			return err
+		}
+		defer s.letGo(e)
+		if released, err = e.job.Release(s.now); err != nil {
+			return err
+		}
+		s.put(e, released)
+		s.delayed.push(released.NextAttempt, id)
+		return nil
+	})
+	return released, err
+}

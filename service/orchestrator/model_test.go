@@ -163,7 +163,8 @@ func (m *model) place(t *rapid.T) {
 }
 
 func (m *model) takes(w *modelWorker) bool {
-	return w.connected && !w.lost && !w.draining && len(m.on(w)) < w.slots
+	distrusted, _ := m.o.state.sched.Distrusted(w.id)
+	return w.connected && !w.lost && !w.draining && len(m.on(w)) < w.slots && distrusted == ""
 }
 
 func (m *model) orderOf(j *modelJob) (job.AttemptRef, job.WorkerID) {

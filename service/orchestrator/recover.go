@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/store"
 )
 
 // recoverState rebuilds the state from the store and begins a new term, so that no epoch is ever given out twice.
@@ -36,6 +38,9 @@ func recoverState(ctx context.Context, config Config) (*state, error) {
 	if s.newest, err = config.Store.Newest(ctx); err != nil {
 		return nil, fmt.Errorf("reading the newest job: %w", err)
 	}
+	if err := s.restoreHistory(ctx, config.Store); err != nil {
+		return nil, err
+	}
 	config.Logger.Info("jobs recovered", "unfinished", s.unfinished(), "quarantined", quarantined, "term", s.term)
 	s.unsettled = true
 	return s, nil
@@ -60,6 +65,21 @@ func (s *state) restore(j job.Job, now time.Time) {
 		e.place = s.sched.Begin(j.ID, j.Spec, j.Attempt > 1, j.Worker, cmp.Or(j.Started, now))
 		w.join(e)
 	}
+}
+
+// historyJobs is how many jobs a new life of the server learns from.
+const historyJobs = 1000
+
+// restoreHistory learns from the jobs that succeeded last.
+func (s *state) restoreHistory(ctx context.Context, db Store) error {
+	jobs, err := db.ListJobs(ctx, store.Filter{States: []job.State{job.Succeeded}}, job.ID{}, historyJobs)
+	if err != nil {
+		return fmt.Errorf("reading the latest jobs: %w", err)
+	}
+	for i := range slices.Backward(jobs) {
+		s.sched.Learn(jobs[i].Spec, usageOf(&jobs[i]))
+	}
+	return nil
 }
 
 func (s *state) restoreDrains(ctx context.Context, db Store) error {

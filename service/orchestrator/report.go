@@ -2,9 +2,11 @@ package orchestrator
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
+	"github.com/hodei-jobs/hodei/service/scheduler"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
@@ -67,6 +69,7 @@ func (s *state) report(worker job.WorkerID, r *Report, now time.Time) bool {
 		if changed, err = changed.Finish(r.Cause, e.plausible(r.Ended, now)); err != nil {
 			return false
 		}
+		s.learn(e.place, &changed, r, now)
 		changed.Silent, changed.Masked = r.Silent, r.Masked
 		if r.Silent && !changed.State.Terminal() { // the next attempt will say how its own log is
 			s.ends = append(s.ends, store.LogEnd{Ref: store.LogRef{Job: r.Ref.Job, Attempt: r.Ref.Attempt}})
@@ -74,6 +77,29 @@ func (s *state) report(worker job.WorkerID, r *Report, now time.Time) bool {
 	}
 	s.put(e, changed)
 	return true
+}
+
+// learn tells the scheduler how an attempt has ended: it is to know workers that fail, and how long jobs take.
+func (s *state) learn(place *scheduler.Running, j *job.Job, r *Report, now time.Time) {
+	s.sched.Ended(place, j.Spec.Name, &r.Cause, now)
+	if j.State == job.Succeeded && j.Spec.Name != "" {
+		s.sched.Learn(j.Spec, usageOf(j))
+	}
+}
+
+// usageOf is what the last attempt of a job took.
+func usageOf(j *job.Job) scheduler.Usage {
+	u := scheduler.Usage{Ran: j.Ended.Sub(j.Started)}
+	var cpu time.Duration
+	for i := range j.Steps {
+		step := &j.Steps[i]
+		cpu += step.Usage.UserCPU + step.Usage.SystemCPU
+		u.MemoryMiB = max(u.MemoryMiB, step.Usage.MaxRSSKiB/1024)
+	}
+	if u.Ran > 0 {
+		u.MilliCPU = int32(min(1000*cpu.Seconds()/u.Ran.Seconds(), math.MaxInt32))
+	}
+	return u
 }
 
 // plausible corrects an agent's clock that runs ahead or behind, so that no time becomes negative. Zero stays.

@@ -351,7 +351,7 @@ func (a *auditor) refused(spec *job.Spec, r *Result) (again bool) {
 	case code == job.CodeInvalid && len(spec.Steps[0].Argv) == 0,
 		code == job.CodeExhausted && a.w.maxUnfinished < 1000,
 		code == job.CodeExhausted && len(spec.Resources.Extras) > 0, // it was too large when it was asked for first
-		code == job.CodeNotFound && a.w.faults.poison > 0: // it was set aside
+		code == job.CodeNotFound && a.w.faults.poison > 0:           // it was set aside
 	default:
 		a.w.fail("%s was refused: %v", spec.Name, r.Err)
 	}

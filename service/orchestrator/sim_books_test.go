@@ -98,7 +98,8 @@ func (a *auditor) checkNobodyWaitsInVain(s *state) {
 	for _, w := range s.workers {
 		_, taken := s.sched.Held(w.ID)
 		_, _, reserved := s.sched.ReservedFor(w.ID)
-		if w.Connected && !w.Lost && !w.Draining && w.Slots > taken && !reserved {
+		distrusted, _ := s.sched.Distrusted(w.ID)
+		if w.Connected && !w.Lost && !w.Draining && w.Slots > taken && !reserved && distrusted == "" {
 			free = append(free, w)
 		}
 	}

@@ -27,6 +27,7 @@ type cell struct {
 	running  []*Running
 	reserved *reservation // of the job that is to start here next; nil: none
 	load     load
+	health   health
 }
 
 // Running is a job that holds a place on a worker.
@@ -46,6 +47,9 @@ func (r *Running) Job() job.ID { return r.job }
 // SetWorker takes in a worker, or what has changed about it. What its jobs hold is kept.
 func (s *Scheduler) SetWorker(w *job.Worker) {
 	c := s.cell(w.ID)
+	if w.Connected && w.Session != c.worker.Session {
+		s.connectedNow(c, w.ConnectedAt)
+	}
 	held := c.capacity.clone()
 	held.sub(&c.free)
 	c.worker = *w
@@ -95,6 +99,7 @@ func (s *Scheduler) RemoveWorker(id job.WorkerID) {
 	c.usable = false
 	s.note(c)
 	s.unreserve(c.reserved)
+	s.out = slices.DeleteFunc(s.out, func(other *cell) bool { return other == c })
 	delete(s.cells.byID, id)
 	s.cells.all[c.index] = nil
 	s.cells.holes = append(s.cells.holes, c.index)

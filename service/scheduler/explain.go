@@ -19,6 +19,9 @@ type Explanation struct {
 	Limit    string        // the limit that binds; empty: none
 	Earliest time.Time     // when it may start if those that run end when they are expected to, and nothing goes before it; zero: unknown
 	Advice   string        // what would let it start; empty: nothing but to wait
+
+	Prediction Prediction // what its family has taken; without runs when that is not known
+	Sizing     string     // what would be better to ask for; empty: nothing
 }
 
 // FilterCount is what one filter says.
@@ -31,8 +34,14 @@ type FilterCount struct {
 // Explain says why a job waits, or why one would that is not submitted; then the id is zero.
 func (s *Scheduler) Explain(id job.ID, spec *job.Spec, again bool, now time.Time) Explanation {
 	s.now = now
-	l := s.line(spec, again)
+	l := s.find(id, spec, again)
+	if l == nil {
+		l = s.line(spec, again)
+	}
 	e := Explanation{Ahead: s.ahead(l, id)}
+	if p, ok := s.Predict(spec); ok {
+		e.Prediction, e.Sizing = p, sizing(spec, &p)
+	}
 	free := s.judge(&e, l.shape)
 	switch {
 	case e.Workers == 0:

@@ -33,6 +33,8 @@ var filters = [...]filter{
 	{"size", ofFacts, largeEnough, explainSize},
 	{"connection", ofState, connected, explainConnection},
 	{"drain", ofState, accepting, explainDrain},
+	{"health", ofState, trusted, explainTrust},
+	{"trial", ofRoom, mayTry, explainTry},
 	{"slots", ofRoom, hasSlot, explainSlots},
 	{"room", ofRoom, hasRoom, explainRoom},
 	{"apart", ofRoom, standsApart, explainApart},

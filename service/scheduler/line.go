@@ -90,7 +90,7 @@ func boundOf(d time.Duration) uint8 {
 	return b
 }
 
-const maxBound = 60
+const maxBound uint8 = 60
 
 // bound is the time that a step of boundOf stands for: a second, 1.5 seconds, 2, 3, 4, 6 and so on.
 func bound(b uint8) time.Duration {
@@ -102,10 +102,10 @@ func bound(b uint8) time.Duration {
 }
 
 // classOf returns the class of a job, and what of its Rest is its shape's.
-func classOf(spec *job.Spec, again bool) (class Class, rest string) {
+func (s *Scheduler) classOf(spec *job.Spec, again bool) (class Class, rest string) {
 	c := Class{
 		Namespace: spec.Namespace, Queue: spec.Queue, Priority: spec.Priority,
-		MilliCPU: spec.Resources.MilliCPU, MemoryMiB: spec.Resources.MemoryMiB, Bound: boundOf(spec.Timeout),
+		MilliCPU: spec.Resources.MilliCPU, MemoryMiB: spec.Resources.MemoryMiB, Bound: boundOf(s.expected(spec)),
 		Once: spec.MaxAttempts <= 1,
 	}
 	rest = shapeRest(spec)
@@ -123,13 +123,13 @@ func classOf(spec *job.Spec, again bool) (class Class, rest string) {
 
 // Class returns the class of a job. again: it is not its first attempt.
 func (s *Scheduler) Class(spec *job.Spec, again bool) Class {
-	class, _ := classOf(spec, again)
+	class, _ := s.classOf(spec, again)
 	return class
 }
 
 // line returns the line of a class, which it makes when there is none.
 func (s *Scheduler) line(spec *job.Spec, again bool) *line {
-	class, rest := classOf(spec, again)
+	class, rest := s.classOf(spec, again)
 	if l := s.lines[class]; l != nil {
 		return l
 	}
@@ -221,15 +221,12 @@ func (s *Scheduler) Add(id job.ID, spec *job.Spec, again bool) {
 
 // Remove takes a waiting job out.
 func (s *Scheduler) Remove(id job.ID, spec *job.Spec, again bool) {
-	class, _ := classOf(spec, again)
-	l := s.lines[class]
-	if l == nil || l.waiting.size == 0 {
+	l := s.find(id, spec, again)
+	if l == nil {
 		return
 	}
 	first := l.waiting.first() == id
-	if !l.waiting.remove(id) {
-		return
-	}
+	l.waiting.remove(id)
 	s.left(l)
 	s.leftGang(l)
 	if !first {
@@ -240,6 +237,24 @@ func (s *Scheduler) Remove(id job.ID, spec *job.Spec, again bool) {
 		l.urge()
 		s.joinGroup(l)
 	}
+}
+
+// find returns the line in which a job waits, nil when it does not. What is expected of the job may be another time now than when
+// it came.
+func (s *Scheduler) find(id job.ID, spec *job.Spec, again bool) *line {
+	class, _ := s.classOf(spec, again)
+	if l := s.lines[class]; l != nil && l.waiting.has(id) {
+		return l
+	}
+	if spec.Name == "" {
+		return nil
+	}
+	for class.Bound = range maxBound + 1 {
+		if l := s.lines[class]; l != nil && l.waiting.has(id) {
+			return l
+		}
+	}
+	return nil
 }
 
 func (s *Scheduler) left(l *line) {

@@ -7,6 +7,7 @@
 package scheduler
 
 import (
+	"container/list"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -56,6 +57,11 @@ type Scheduler struct {
 	superseded []job.ID
 	nonsense   uint64
 
+	history     history
+	out         []*cell   // that are out of use for a while
+	succeeded   time.Time // when a job did last
+	succeededOn *cell
+
 	reservations []*reservation
 	scanned      int // where the next look at a part of the workers begins
 
@@ -79,7 +85,8 @@ func New(options Options) *Scheduler {
 	s := &Scheduler{
 		options: options, namespaces: make(map[string]*node), queues: make(map[queueKey]*node),
 		lines: make(map[Class]*line), tidyAt: idleLines, shapes: make(map[shapeKey]*shape), families: make(map[familyKey]*family),
-		gates: make(map[gateKey]*gate), gangs: make(map[gangKey]*gang), cells: cells{byID: make(map[job.WorkerID]*cell)},
+		history: history{families: make(map[familyName]*list.Element)},
+		gates:   make(map[gateKey]*gate), gangs: make(map[gangKey]*gang), cells: cells{byID: make(map[job.WorkerID]*cell)},
 	}
 	s.changes.end = 1
 	s.root = newNode("", nil)
@@ -129,6 +136,7 @@ func (s *Scheduler) Place(now time.Time) Plan {
 	s.now, s.work = now, 0
 	plan := Plan{Superseded: s.superseded}
 	s.superseded = nil
+	s.heal(&plan)
 	s.keepReservations()
 	for s.released = true; s.released && !plan.More; {
 		s.released = false

@@ -34,7 +34,9 @@ func AppendState(b []byte, j *job.Job) []byte {
 	b = appendBool(b, 15, j.Silent)
 	b = appendNumbers(b, 16, j.Masked)
 	b = appendBool(b, 17, j.Preempting)
-	return appendNumber(b, 18, j.Preemptions)
+	b = appendNumber(b, 18, j.Preemptions)
+	b = appendNumber(b, 19, j.WorkersLost)
+	return appendString(b, 20, j.Held)
 }
 
 func begun(s job.StepStatus) bool { return s != job.StepStatus{State: job.StepPending} }
@@ -89,6 +91,10 @@ func DecodeState(record []byte, j *job.Job) error {
 			j.Preempting = v.number != 0
 		case 18:
 			j.Preemptions = v.int32()
+		case 19:
+			j.WorkersLost = v.int32()
+		case 20:
+			j.Held = string(v.bytes)
 		}
 		return err
 	})
