@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"hash/fnv"
 	"math"
 	"slices"
@@ -25,6 +26,8 @@ type cell struct {
 
 	worker   job.Worker // as it was told last
 	running  []*Running
+	sorted   []*Running // see byEnd
+	sortedAt uint64
 	reserved *reservation // of the job that is to start here next; nil: none
 	load     load
 	health   health
@@ -226,19 +229,14 @@ type changes struct {
 
 const changesKept = 8192
 
-// sortedRunning returns the jobs of a cell in the order in which they are expected to end.
-func (c *cell) sortedRunning() []*Running {
-	list := slices.Clone(c.running)
-	slices.SortFunc(list, func(a, b *Running) int {
-		switch {
-		case a.until < b.until:
-			return -1
-		case a.until > b.until:
-			return 1
-		}
-		return a.job.Compare(b.job)
-	})
-	return list
+// byEnd returns the jobs of a cell in the order in which they are expected to end. The next change of the cell makes it stale.
+func (c *cell) byEnd() []*Running {
+	if c.sortedAt != c.changed {
+		c.sorted = append(c.sorted[:0], c.running...)
+		slices.SortFunc(c.sorted, func(a, b *Running) int { return cmp.Compare(a.until, b.until) })
+		c.sortedAt = c.changed
+	}
+	return c.sorted
 }
 
 func nanos(t time.Time) int64 { return t.UnixNano() }

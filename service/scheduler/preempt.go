@@ -43,6 +43,7 @@ func (s *Scheduler) preempt(l *line, plan *Plan) {
 	for _, r := range best {
 		r.leaving = true
 		r.until = min(r.until, nanos(s.now)+int64(leaveTime))
+		s.note(r.cell)
 		plan.Preemptions = append(plan.Preemptions, Preemption{Victim: r.job, For: id})
 	}
 	s.hold(&reservation{

@@ -15,7 +15,8 @@ type reservation struct {
 	line      *line
 	at        int64
 	parts     []claim
-	preempted bool // those who were in the way have been asked to leave
+	seen      uint64 // where the log of changes ended when at was found
+	preempted bool   // those who were in the way have been asked to leave
 }
 
 // claim is what a reservation holds of one worker.
@@ -63,12 +64,15 @@ func (s *Scheduler) reserve(l *line) {
 	s.hold(r)
 }
 
-// workersPerReservation: so much of a large cluster is kept for those who do not fit that they get their part, and no more.
-const workersPerReservation = 16
+// So much of a large cluster is kept for those who do not fit that they get their part, and no more.
+const (
+	workersPerReservation = 16
+	mostReservations      = 32
+)
 
 // mayReserve is how many reservations there may be.
 func (s *Scheduler) mayReserve() int {
-	return cmp.Or(s.options.Reservations, 1+len(s.cells.byID)/workersPerReservation)
+	return cmp.Or(s.options.Reservations, min(1+len(s.cells.byID)/workersPerReservation, mostReservations))
 }
 
 func (s *Scheduler) hold(r *reservation) {
@@ -110,7 +114,7 @@ func (s *Scheduler) extend(r *reservation, sh *shape) {
 }
 
 // lookedAt is how many workers are looked at, at most, for a reservation or for somebody who could make room.
-const lookedAt = 512
+const lookedAt = 128
 
 // eligible calls visit for workers that could take a job of a shape were they empty, and that nobody has reserved.
 func (s *Scheduler) eligible(sh *shape, visit func(*cell)) {
@@ -135,7 +139,7 @@ func (c *cell) earliest(need *amount, now time.Time) int64 {
 		return nanos(now)
 	}
 	free := c.free.clone()
-	for _, r := range c.sortedRunning() {
+	for _, r := range c.byEnd() {
 		free.add(&r.line.shape.ask)
 		if free.covers(need) {
 			return max(r.until, nanos(now)+int64(overdue))
@@ -186,6 +190,19 @@ func (s *Scheduler) unreserve(r *reservation) {
 	}
 }
 
+// stale reports whether the time of a reservation may be another one than it was.
+func (r *reservation) stale(now time.Time) bool {
+	if r.at <= nanos(now) {
+		return true
+	}
+	for i := range r.parts {
+		if r.parts[i].cell.changed >= r.seen {
+			return true
+		}
+	}
+	return false
+}
+
 // keepReservations looks at every reservation again: who does not wait any more needs none, and one on a worker that takes no jobs
 // is worth nothing. A promise may become earlier; it becomes later only when somebody ran for longer than expected.
 func (s *Scheduler) keepReservations() {
@@ -195,6 +212,10 @@ func (s *Scheduler) keepReservations() {
 			s.unreserve(r)
 			continue
 		}
+		if !r.stale(s.now) {
+			continue
+		}
+		r.seen = s.changes.end
 		at := nanos(s.now)
 		for k := range r.parts {
 			if p := &r.parts[k]; p.cell.usable {

@@ -33,7 +33,7 @@ type Plan struct {
 type Options struct {
 	SampleAbove  int // with more workers than that a good one is enough, and need not be the best; 4096
 	Work         int // how many workers one pass looks at, about; 100,000
-	Reservations int // how many jobs that do not fit are promised a start; one, and one more for every 16 workers. One is EASY backfilling, many are conservative
+	Reservations int // how many jobs that do not fit are promised a start; one, and one more for every 16 workers up to 32. One is EASY backfilling, many are conservative
 }
 
 // Scheduler knows the jobs that wait and those that run, and the workers. It has one owner.
