@@ -26,13 +26,17 @@ type shape struct {
 	best    []choice // the highest first
 	more    bool     // there may be others that can take a job, none of them better than floor
 	floor   choice
+	others  []*cell  // those others, and some that cannot any more, unless there are too many
+	some    bool     // others has not all of them
 	cursor  uint64   // up to where the log of changes was looked at; 0: look at all workers
 	fits    []uint64 // a bit for each cell, by index: the filters of facts let it pass
 	blocked uint64   // the last pass that found no worker for it
 }
 
-// bestKept is how many of the best workers a shape knows.
-const bestKept = 64
+const (
+	bestKept   = 64   // so many of the best workers a shape knows
+	othersKept = 1024 // and so many others
+)
 
 // choice is a worker that can take a job of a shape, with its score.
 type choice struct {
@@ -161,7 +165,12 @@ func (s *Scheduler) choose(sh *shape, suits func(*cell) bool) *cell {
 	if !sh.more {
 		return nil
 	}
-	s.scan(sh)
+	if sh.some {
+		s.scan(sh)
+	} else {
+		s.work += len(sh.others)
+		sh.turnToOthers()
+	}
 	return sh.first(suits)
 }
 
@@ -172,6 +181,25 @@ func (sh *shape) first(suits func(*cell) bool) *cell {
 		}
 	}
 	return nil
+}
+
+// turnToOthers finds the best of those that were not good enough before.
+func (sh *shape) turnToOthers() {
+	others := sh.others
+	sh.others, sh.more = nil, false
+	for _, c := range others {
+		sh.offer(c)
+	}
+}
+
+// passOver notes that a worker can take a job and is not among the best.
+func (sh *shape) passOver(c *cell) {
+	if sh.more = true; sh.some {
+		return
+	}
+	if sh.others = append(sh.others, c); len(sh.others) > othersKept {
+		sh.some, sh.others = true, nil
+	}
 }
 
 // review looks again at the workers that have changed since the shape was looked at last.
@@ -197,7 +225,7 @@ func (s *Scheduler) review(sh *shape) {
 
 // scan looks at all workers; in a large cluster at as many as it takes to find enough that can take a job.
 func (s *Scheduler) scan(sh *shape) {
-	sh.best, sh.more = sh.best[:0], false
+	sh.best, sh.others, sh.more, sh.some = sh.best[:0], nil, false, false
 	renew := sh.cursor == 0 || s.changes.end-sh.cursor > changesKept
 	all := s.cells.all
 	for i := range all {
@@ -226,7 +254,7 @@ func (s *Scheduler) scan(sh *shape) {
 		}
 		if sampled && len(sh.best) == bestKept {
 			s.scanned = i + 1
-			sh.more, sh.floor = true, choice{score: math.Inf(-1)}
+			sh.more, sh.some, sh.others, sh.floor = true, true, nil, choice{score: math.Inf(-1)}
 			return
 		}
 	}
@@ -260,12 +288,14 @@ func (sh *shape) offer(c *cell) {
 	}
 	new := choice{sh.score(c), c}
 	if sh.more && (sh.floor.cell == nil && new.score <= sh.floor.score || sh.floor.cell != nil && new.compare(&sh.floor) >= 0) {
+		sh.passOver(c)
 		return
 	}
 	at, _ := slices.BinarySearchFunc(sh.best, new, func(a, b choice) int { return a.compare(&b) })
 	sh.best = slices.Insert(sh.best, at, new)
 	if len(sh.best) > bestKept {
-		sh.more, sh.floor = true, sh.best[bestKept]
+		sh.floor = sh.best[bestKept]
 		sh.best = sh.best[:bestKept]
+		sh.passOver(sh.floor.cell)
 	}
 }
