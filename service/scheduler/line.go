@@ -166,13 +166,13 @@ func (s *Scheduler) tidy() {
 	if len(s.lines) < s.tidyAt {
 		return
 	}
-	used := make(map[*shape]bool)
+	used, named := make(map[*shape]bool), make(map[*node]bool)
 	idle := func(l *line) bool { return l.waiting.size == 0 && l.running == 0 }
 	for class, l := range s.lines {
 		if idle(l) {
 			delete(s.lines, class)
 		} else {
-			used[l.shape] = true
+			used[l.shape], named[l.node] = true, true
 		}
 	}
 	for key, g := range s.gates {
@@ -195,7 +195,24 @@ func (s *Scheduler) tidy() {
 			delete(s.families, key)
 		}
 	}
+	s.tidyNodes(named)
 	s.tidyAt = 2*len(s.lines) + idleLines
+}
+
+// tidyNodes forgets queues and namespaces that somebody has named once, and nobody has set.
+func (s *Scheduler) tidyNodes(named map[*node]bool) {
+	for key, n := range s.queues {
+		if !n.set && !named[n] && n.children == 0 {
+			n.parent.children--
+			delete(s.queues, key)
+		}
+	}
+	for name, n := range s.namespaces {
+		if !n.set && n.children == 0 {
+			n.parent.children--
+			delete(s.namespaces, name)
+		}
+	}
 }
 
 // Add takes a waiting job in. Adding it again changes nothing. again: it is not its first attempt.

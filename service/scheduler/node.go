@@ -24,8 +24,9 @@ type node struct {
 	waiting  int      // jobs of its own
 	groups   []*group // with waiting jobs
 	byShape  map[*shape]*group
-	place    int // among the nodes that have groups
-	children int // how many nodes have it as their parent
+	place    int  // among the nodes that have groups
+	children int  // how many nodes have it as their parent
+	set      bool // its settings are not those of nodes that nobody has made
 
 	// In the pass under way.
 	pass   uint64 // in which the rest was set
@@ -73,6 +74,7 @@ func (s *Scheduler) queue(namespace, name string) *node {
 func (s *Scheduler) SetNamespace(settings job.Namespace) {
 	n := s.namespace(settings.Name)
 	n.weight, n.limits = float64(settings.Weight), settings.Limits
+	n.set = settings != job.DefaultNamespaceSettings(settings.Name)
 	n.starts.limit(settings.Limits.StartsPerMinute)
 }
 
@@ -83,6 +85,7 @@ func (s *Scheduler) SetQueue(settings job.Queue) {
 	scored := n.queue.Scoring != settings.Scoring || n.queue.Ageing != settings.Ageing
 	n.queue, n.weight, n.band = settings, float64(settings.Weight), settings.Band
 	n.limits, n.paused = settings.Limits, settings.Paused
+	n.set = settings != job.DefaultQueueSettings(settings.Namespace, settings.Name)
 	n.starts.limit(settings.Limits.StartsPerMinute)
 	parent := s.namespace(settings.Namespace)
 	if settings.Parent != "" {

@@ -428,6 +428,31 @@ func TestPreferencesDecide(t *testing.T) {
 	w.expect(t, "the emptiest", "6:demand")
 }
 
+// Whoever names ever new queues and keys does not fill the memory with them.
+func TestWhatNobodyUsesIsForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(scheduler.Options{}, worker("w", 4000, slots(10)))
+	w.queue("kept", func(q *job.Queue) { q.Weight = 5 })
+	for i := range 30_000 {
+		w.add(func(s *job.Spec) {
+			s.Namespace, s.Queue, s.Name = fmt.Sprint("n", i%7000), fmt.Sprint("q", i), fmt.Sprint("name", i)
+			s.Placement = &job.Placement{Apart: "zone", Concurrency: &job.Concurrency{Key: fmt.Sprint(i), Limit: 1, Policy: job.ConcurrencyQueue}}
+		})
+		plan := w.Place(w.now)
+		for _, p := range plan.Placements {
+			w.End(p.Place)
+		}
+	}
+	queues, kept := 0, false
+	w.Queues("", func(q job.Queue, _ scheduler.Standing) {
+		queues++
+		kept = kept || q.Name == "kept" && q.Weight == 5
+	})
+	if w.Len() > 0 || queues > 10_000 || !kept {
+		t.Errorf("%d jobs wait, %d queues are remembered, one that was set: %t", w.Len(), queues, kept)
+	}
+}
+
 func TestPassIsBoundedAndGoesOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(scheduler.Options{Work: 10}, worker("w", 0, slots(100)))
