@@ -24,19 +24,24 @@ func (s *Scheduler) preempt(l *line, plan *Plan) {
 		return
 	}
 	held := s.reservationOf(id)
-	if held != nil && held.preempted || len(s.reservations) >= s.mayReserve() && held == nil {
+	if held != nil && held.preempted || len(s.reservations) >= s.options.Reservations && held == nil {
 		return
 	}
+	if held != nil && held.at <= nanos(s.now)+int64(leaveTime) {
+		return // it starts as soon without
+	}
+	soon := false
 	var best []*Running
 	var bestCell *cell
 	bestCost := cost{}
 	s.eligible(l.shape, func(c *cell) {
+		soon = soon || c.earliest(&l.shape.ask, s.now) <= nanos(s.now)+int64(leaveTime)
 		victims, sum := s.victims(c, l)
 		if victims != nil && (best == nil || sum.compare(bestCost) < 0 || sum.compare(bestCost) == 0 && c.compare(bestCell) < 0) {
 			best, bestCell, bestCost = victims, c, sum
 		}
 	})
-	if best == nil {
+	if best == nil || soon {
 		return
 	}
 	s.unreserve(held)
@@ -65,7 +70,7 @@ func (a cost) compare(b cost) int {
 func (s *Scheduler) victims(c *cell, l *line) ([]*Running, cost) {
 	var able []*Running
 	for _, r := range c.running {
-		if r.line.node.queue.Preemptible && !r.line.class.Once && r.line.class.Priority < l.class.Priority && !r.leaving {
+		if r.line.node.queue.Preemptible && !r.line.class.Once && r.line.class.Priority < l.class.Priority && !r.leaving && r.began < nanos(s.now) {
 			able = append(able, r)
 		}
 	}

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
 	"math"
 	"time"
 
@@ -45,11 +44,17 @@ func (s *Scheduler) ReservedFor(worker job.WorkerID) (id job.ID, at time.Time, o
 	return c.reserved.job, time.Unix(0, c.reserved.at), true
 }
 
-// reserve makes a reservation for the first job of a line, or for its gang, unless there are as many as there may be.
+// reserve makes a reservation for the first job of a line that has none, or for its gang, unless there are as many as there may be.
 func (s *Scheduler) reserve(l *line) {
-	id := l.waiting.first()
-	if len(s.reservations) >= s.mayReserve() || s.reservationOf(id) != nil {
+	if len(s.reservations) >= s.options.Reservations {
 		return
+	}
+	id := l.waiting.first()
+	if s.reservationOf(id) != nil {
+		var ok bool
+		if id, ok = s.firstWithout(l); !ok {
+			return
+		}
 	}
 	r := &reservation{job: id, line: l, at: nanos(s.now)}
 	if l.gang == nil {
@@ -64,15 +69,19 @@ func (s *Scheduler) reserve(l *line) {
 	s.hold(r)
 }
 
-// So much of a large cluster is kept for those who do not fit that they get their part, and no more.
-const (
-	workersPerReservation = 16
-	mostReservations      = 32
-)
-
-// mayReserve is how many reservations there may be.
-func (s *Scheduler) mayReserve() int {
-	return cmp.Or(s.options.Reservations, min(1+len(s.cells.byID)/workersPerReservation, mostReservations))
+// firstWithout returns the first job of a line that has no reservation, if it is not a gang's.
+func (s *Scheduler) firstWithout(l *line) (job.ID, bool) {
+	if l.gang != nil {
+		return job.ID{}, false
+	}
+	for _, chunk := range l.waiting.chunks {
+		for _, id := range chunk {
+			if s.reservationOf(id) == nil {
+				return id, true
+			}
+		}
+	}
+	return job.ID{}, false
 }
 
 func (s *Scheduler) hold(r *reservation) {
@@ -190,6 +199,16 @@ func (s *Scheduler) unreserve(r *reservation) {
 	}
 }
 
+// isLimited reports whether something other than the workers keeps the jobs of a line from starting.
+func (s *Scheduler) isLimited(l *line) bool {
+	need := l.shape.ask
+	if l.gang != nil {
+		need = l.gang.need()
+	}
+	_, limit := l.node.limited(&need, s.now)
+	return limit != noLimit && limit != rateLimit || !l.open()
+}
+
 // stale reports whether the time of a reservation may be another one than it was.
 func (r *reservation) stale(now time.Time) bool {
 	if r.at <= nanos(now) {
@@ -208,7 +227,7 @@ func (r *reservation) stale(now time.Time) bool {
 func (s *Scheduler) keepReservations() {
 	for i := len(s.reservations) - 1; i >= 0; i-- {
 		r := s.reservations[i]
-		if !r.line.waiting.has(r.job) {
+		if !r.line.waiting.has(r.job) || s.isLimited(r.line) {
 			s.unreserve(r)
 			continue
 		}

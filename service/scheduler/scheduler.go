@@ -20,7 +20,7 @@ type Placement struct {
 	Place  *Running // to be given back to End
 }
 
-// Plan is what Place decided. Its placements are in force: who cannot carry one out calls End.
+// Plan is what Place decided; it is good until the next call. Its placements are in force: who cannot carry one out calls End.
 type Plan struct {
 	Placements  []Placement  // in the order of decision
 	Preemptions []Preemption // jobs that must leave
@@ -32,8 +32,8 @@ type Plan struct {
 // Options are the bounds within which a Scheduler works. Zero values mean the defaults.
 type Options struct {
 	SampleAbove  int // with more workers than that a good one is enough, and need not be the best; 4096
-	Work         int // how many workers one pass looks at, about; 100,000
-	Reservations int // how many jobs that do not fit are promised a start; one, and one more for every 16 workers up to 32. One is EASY backfilling, many are conservative
+	Work         int // how many workers one pass looks at, about, unless it finds no place for any job; 100,000
+	Reservations int // how many jobs that do not fit are promised a start; 1, which is EASY backfilling. Many are conservative
 }
 
 // Scheduler knows the jobs that wait and those that run, and the workers. It has one owner.
@@ -56,6 +56,8 @@ type Scheduler struct {
 	waiting    int
 	superseded []job.ID
 	nonsense   uint64
+	spare      []*Running
+	placements []Placement // of the last plan
 
 	history     history
 	out         []*cell   // that are out of use for a while
@@ -82,6 +84,9 @@ func New(options Options) *Scheduler {
 	if options.Work == 0 {
 		options.Work = 100_000
 	}
+	if options.Reservations == 0 {
+		options.Reservations = 1
+	}
 	s := &Scheduler{
 		options: options, namespaces: make(map[string]*node), queues: make(map[queueKey]*node),
 		lines: make(map[Class]*line), tidyAt: idleLines, shapes: make(map[shapeKey]*shape), families: make(map[familyKey]*family),
@@ -103,7 +108,8 @@ func (s *Scheduler) Begin(id job.ID, spec *job.Spec, again bool, worker job.Work
 
 // begin gives a job its place, and counts it wherever jobs are counted.
 func (s *Scheduler) begin(l *line, id job.ID, c *cell, since time.Time) *Running {
-	r := &Running{job: id, line: l, began: nanos(since), until: nanos(since) + int64(bound(l.class.Bound))}
+	r := s.newRunning()
+	*r = Running{job: id, line: l, began: nanos(since), until: nanos(since) + int64(bound(l.class.Bound))}
 	s.take(c, r, &l.shape.ask)
 	l.running++
 	l.node.hold(&l.shape.ask)
@@ -116,7 +122,7 @@ func (s *Scheduler) begin(l *line, id job.ID, c *cell, since time.Time) *Running
 	return r
 }
 
-// End takes back the place of a job that runs no more.
+// End takes back the place of a job that runs no more. It must not be used afterwards.
 func (s *Scheduler) End(r *Running) {
 	l := r.line
 	l.shape.spread.count(r.cell, -1)
@@ -128,13 +134,26 @@ func (s *Scheduler) End(r *Running) {
 	l.running--
 	s.give(r, &l.shape.ask)
 	s.passed(l.gate, r)
+	*r = Running{}
+	s.spare = append(s.spare, r)
+}
+
+// newRunning takes one that is not used any more, if there is one: short jobs would make much garbage.
+func (s *Scheduler) newRunning() *Running {
+	last := len(s.spare) - 1
+	if last < 0 {
+		return new(Running)
+	}
+	r := s.spare[last]
+	s.spare = s.spare[:last]
+	return r
 }
 
 // Place gives waiting jobs to workers, those whose turn it is first, each to the best worker that can take it. Jobs that are placed
 // do not wait any more. No worker gets more than it has free, and the plan is the same whatever the order of the workers.
 func (s *Scheduler) Place(now time.Time) Plan {
 	s.now, s.work = now, 0
-	plan := Plan{Superseded: s.superseded}
+	plan := Plan{Superseded: s.superseded, Placements: s.placements[:0]}
 	s.superseded = nil
 	s.heal(&plan)
 	s.keepReservations()
@@ -142,6 +161,7 @@ func (s *Scheduler) Place(now time.Time) Plan {
 		s.released = false
 		s.goRound(&plan)
 	}
+	s.placements = plan.Placements
 	return plan
 }
 
@@ -150,7 +170,7 @@ func (s *Scheduler) goRound(plan *Plan) {
 	s.pass++
 	s.openAll(plan)
 	n := s.next()
-	for ; n != nil && s.work < s.options.Work; n = s.next() {
+	for ; n != nil && (s.work < s.options.Work || len(plan.Placements) == 0); n = s.next() {
 		s.work++
 		s.serve(n, plan)
 		s.settle(n, plan)

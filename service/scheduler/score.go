@@ -13,6 +13,7 @@ type scorer struct {
 var scorers = [...]scorer{
 	{"packing", packingWeight, packing},
 	{"slots", slotWeight, freeSlots},
+	{"scarce", scarceWeight, scarce},
 	{"load", func(_ *shape, q *job.Scoring) float64 { return -float64(q.Load) }, func(_ *shape, c *cell) float64 { return c.excess }},
 	{"price", func(_ *shape, q *job.Scoring) float64 { return -float64(q.Price) }, relativePrice},
 	{"affinity", affinityWeight, affinity},
@@ -60,6 +61,19 @@ func packing(sh *shape, c *cell) float64 {
 func slotWeight(*shape, *job.Scoring) float64 { return 10 }
 
 func freeSlots(_ *shape, c *cell) float64 { return part(c.free.jobs, c.capacity.jobs) }
+
+// scarceWeight: a worker with a GPU is for jobs that need one, as long as there are others.
+func scarceWeight(*shape, *job.Scoring) float64 { return -60 }
+
+// scarce is 1 for a worker that has extras of which the job needs none.
+func scarce(sh *shape, c *cell) float64 {
+	for i, n := range c.capacity.extras {
+		if n > 0 && (i >= len(sh.ask.extras) || sh.ask.extras[i] == 0) {
+			return 1
+		}
+	}
+	return 0
+}
 
 // relativePrice is what a worker costs beside one that costs 1.
 func relativePrice(_ *shape, c *cell) float64 { return c.price / (1 + c.price) }

@@ -26,6 +26,7 @@ type shape struct {
 	best    []choice // the highest first
 	more    bool     // there may be others that can take a job, none of them better than floor
 	floor   choice
+	spare   []*cell  // memory for others
 	others  []*cell  // those others, and some that cannot any more, unless there are too many
 	some    bool     // others has not all of them
 	cursor  uint64   // up to where the log of changes was looked at; 0: look at all workers
@@ -186,10 +187,12 @@ func (sh *shape) first(suits func(*cell) bool) *cell {
 // turnToOthers finds the best of those that were not good enough before.
 func (sh *shape) turnToOthers() {
 	others := sh.others
-	sh.others, sh.more = nil, false
+	sh.others, sh.more = sh.spare[:0], false
 	for _, c := range others {
 		sh.offer(c)
 	}
+	clear(others)
+	sh.spare = others[:0]
 }
 
 // passOver notes that a worker can take a job and is not among the best.
@@ -198,7 +201,7 @@ func (sh *shape) passOver(c *cell) {
 		return
 	}
 	if sh.others = append(sh.others, c); len(sh.others) > othersKept {
-		sh.some, sh.others = true, nil
+		sh.some, sh.others = true, sh.others[:0]
 	}
 }
 
@@ -225,7 +228,7 @@ func (s *Scheduler) review(sh *shape) {
 
 // scan looks at all workers; in a large cluster at as many as it takes to find enough that can take a job.
 func (s *Scheduler) scan(sh *shape) {
-	sh.best, sh.others, sh.more, sh.some = sh.best[:0], nil, false, false
+	sh.best, sh.others, sh.more, sh.some = sh.best[:0], sh.others[:0], false, false
 	renew := sh.cursor == 0 || s.changes.end-sh.cursor > changesKept
 	all := s.cells.all
 	for i := range all {
@@ -254,7 +257,7 @@ func (s *Scheduler) scan(sh *shape) {
 		}
 		if sampled && len(sh.best) == bestKept {
 			s.scanned = i + 1
-			sh.more, sh.some, sh.others, sh.floor = true, true, nil, choice{score: math.Inf(-1)}
+			sh.more, sh.some, sh.others, sh.floor = true, true, sh.others[:0], choice{score: math.Inf(-1)}
 			return
 		}
 	}
