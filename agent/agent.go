@@ -37,6 +37,8 @@ type Config struct {
 	Name string
 	// Labels for constraints, besides os, arch and hostname.
 	Labels map[string]string
+	// Taints keep jobs away that do not tolerate all of them.
+	Taints []string
 	// Capacity replaces what the machine is measured to have, where a field is not zero.
 	Capacity Capacity
 	// SpoolLimitBytes bounds how much output of one attempt waits on the disk; then its processes wait too. Default 1 GiB.
@@ -70,6 +72,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.StateDir == "" {
 		return c, errors.New("no folder for the agent's state was given; set --state-dir")
+	}
+	if err := c.checkOffer(); err != nil {
+		return c, err
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -134,6 +134,45 @@ func TestLogsAsTheDocumentReadsThem(t *testing.T) {
 	}
 }
 
+func TestSchedulingAsTheDocumentDescribesIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1", "--cpus", "4", "--label", "zone=a", "--label", "mem=64", "--label", "cuda=12.4")
+	w.agent("w2", "--cpus", "2", "--label", "zone=b")
+	w.agent("w3", "--cpus", "2", "--label", "zone=b", "--taint", "batch", "--extra", "gpu=1")
+	var script strings.Builder
+	for _, heading := range []string{
+		"Why does my job wait", "Which workers can take it", "Which of them is chosen", "Queues and shares", "Priority and ageing", "Limits",
+		"One at a time", "Gangs", "Preemption", "Reservations and backfilling",
+	} {
+		for _, block := range shellBlocks(t, "docs/scheduling.md", heading) {
+			script.WriteString(block)
+		}
+	}
+	out := shell(t, w.env(), script.String())
+	for _, want := range []string{
+		"no worker can take it now: 3 workers without label gpu=h100", "Advice:   connect a worker with a slot and the labels gpu=h100",
+		"2 workers too small for 64 CPUs", "reserved\n", "texts\n", "numbers\n", "versions\n", "labels that are there, and not there\n",
+		"on a tainted worker with a GPU\n", "batch", "liked and disliked\n", "research  3", "default    builds ", "nightly  starts: paused", "deployed\n", "short\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in:\n%s", want, out)
+		}
+	}
+	for _, name := range []string{"rank-0", "rank-1", "api", "db"} {
+		w.awaitJob(w.jobs(name)[0], "SUCCEEDED")
+	}
+	data, err := os.ReadFile("../docs/scheduling.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "```yaml\n")
+	spec, _, ok := strings.Cut(rest, "```")
+	if got := runHodei(t, w.env(), []byte(spec), "explain", "-f", "-"); !ok || got.code != 0 || !strings.Contains(got.stdout, "no worker can take it now") {
+		t.Errorf("the document's spec gave %+v", got)
+	}
+}
+
 func TestSpecOfTheDocumentIsAccepted(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../docs/spec.md")

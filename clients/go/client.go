@@ -54,6 +54,7 @@ type Raw struct {
 	Logs      hodeiv1connect.LogServiceClient
 	Workers   hodeiv1connect.WorkerServiceClient
 	Secrets   hodeiv1connect.SecretServiceClient
+	Queues    hodeiv1connect.QueueServiceClient
 	Tokens    adminv1connect.TokenServiceClient
 	Retention adminv1connect.RetentionServiceClient
 }
@@ -82,7 +83,7 @@ func New(config Config) (*Client, error) {
 			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}, &hodeiv1.TailLogsResponse{}))))
 	c.Raw = Raw{
 		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
-		Workers: hodeiv1connect.NewWorkerServiceClient(client),
+		Workers: hodeiv1connect.NewWorkerServiceClient(client), Queues: hodeiv1connect.NewQueueServiceClient(client),
 		Secrets: hodeiv1connect.NewSecretServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),
 		Retention: adminv1connect.NewRetentionServiceClient(client),
 	}

@@ -114,6 +114,13 @@ func (c *Client) Cancel(ctx context.Context, id string, options CancelOptions) (
 	return job, err
 }
 
+// Release lets a job start again that is held because it may be why workers were lost. ErrFailedPrecondition when it is not held. It is
+// not repeated when it fails: it may have been done.
+func (c *Client) Release(ctx context.Context, id string) (*hodeiv1.Job, error) {
+	res, err := c.Raw.Jobs.ReleaseJob(ctx, &hodeiv1.ReleaseJobRequest{Id: id})
+	return res.GetJob(), c.translate(err)
+}
+
 // Terminal reports whether a job in this state has ended.
 func Terminal(state hodeiv1.JobState) bool { return state >= hodeiv1.JobState_JOB_STATE_SUCCEEDED }
 

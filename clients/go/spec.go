@@ -24,7 +24,8 @@ const MaxSpecBytes = 4 << 20
 
 // ParseSpecs reads job specs from YAML or JSON, one for each document. The fields are those of JobSpec by their proto names.
 // Short forms are taken too: a step's "run" is a script and its "command" may be a list, "cpu" and "memory" in resources are
-// written like 1.5 and 2Gi, and a duration like 1h30m. A field that does not exist is an error that names its line.
+// written like 1.5 and 2Gi, a duration like 1h30m, and a constraint as ParseConstraint reads it. A field that does not exist is
+// an error that names its line.
 func ParseSpecs(data []byte) ([]*hodeiv1.JobSpec, error) {
 	if len(data) > MaxSpecBytes {
 		return nil, fmt.Errorf("the spec has %d bytes and the limit is %d; put large data into files that the job reads", len(data), MaxSpecBytes)
@@ -109,6 +110,12 @@ func (w *walker) messageTree(node *yaml.Node, message protoreflect.MessageDescri
 	}
 	if message.Name() == "Script" && node.Kind == yaml.ScalarNode {
 		return map[string]any{"text": node.Value}, nil
+	}
+	if message.Name() == "Constraint" && node.Kind == yaml.ScalarNode {
+		return constraintTree(node)
+	}
+	if message.Name() == "Concurrency" && node.Kind == yaml.ScalarNode {
+		return map[string]any{"key": node.Value}, nil
 	}
 	if node.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: %s must be a mapping of fields", node.Line, message.Name())
@@ -243,6 +250,17 @@ func enumOrString(value string, field protoreflect.FieldDescriptor) string {
 		return long
 	}
 	return value
+}
+
+func constraintTree(node *yaml.Node) (any, error) {
+	if tag := node.ShortTag(); !strings.HasPrefix(tag, "!!") { // to YAML, what begins with '!' is a type
+		return nil, fmt.Errorf("line %d: write a constraint that begins with '!' in quotes, as \"!label\"", node.Line)
+	}
+	c, err := ParseConstraint(node.Value)
+	if err != nil {
+		return nil, fmt.Errorf("line %d: %w", node.Line, err)
+	}
+	return map[string]any{"label": c.GetLabel(), "operator": c.GetOperator().String(), "values": c.GetValues()}, nil
 }
 
 func durationTree(node *yaml.Node) (any, error) {

@@ -71,14 +71,84 @@ func TestSpecErrorsNameTheLine(t *testing.T) {
 		"resources:\n  cpu: lots":    "line 2: cpu",
 		"resources:\n  memory: lots": "line 2: \"lots\" is not an amount of memory",
 		"steps: [{command: [x]}]\nmax_attempts: many": "max_attempts",
-		"a: b: c": "neither YAML nor JSON",
-		"":        "empty",
+		"constraints:\n- mem>=1":                      "line 2: constraint \"mem>=1\"",
+		"constraints: [!gpu, os]":                     "line 1: write a constraint that begins with '!' in quotes",
+		"constraints:\n- !gpu":                        "line 2: write a constraint that begins with",
+		"a: b: c":                                     "neither YAML nor JSON",
+		"":                                            "empty",
 		strings.Repeat("x", hodei.MaxSpecBytes+1):       "limit",
 		"a: &a [x, x]\nb: &b [*a, *a]\nsteps: [*b, *b]": "line 1",
 	} {
 		if _, err := hodei.ParseSpecs([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q gave %v, want %q", text, err, want)
 		}
+	}
+}
+
+func TestConstraintsInShort(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"os=linux":       "os IN linux",
+		"zone=a|b c":     "zone IN a|b c",
+		"os=":            "os IN ",
+		"arch!=arm64|x":  "arch NOT_IN arm64|x",
+		"gpu":            "gpu EXISTS ",
+		"!a/b.gpu":       "a/b.gpu NOT_EXISTS ",
+		"mem>16":         "mem GREATER 16",
+		"mem< 0.5":       "mem LESS 0.5",
+		"v~>=1.2, <2":    "v VERSION >=1.2, <2",
+		"v~=1.2":         "v VERSION =1.2",
+		"url=http://x=1": "url IN http://x=1",
+	} {
+		got, err := hodei.ParseConstraint(text)
+		operator := strings.TrimPrefix(got.GetOperator().String(), "CONSTRAINT_OPERATOR_")
+		if all := got.GetLabel() + " " + operator + " " + strings.Join(got.GetValues(), "|"); err != nil || all != want {
+			t.Errorf("%q is %q, %v; want %q", text, all, err, want)
+		}
+	}
+	for _, text := range []string{"", "=x", "!", "!a=b", "a!b", "<1", "mem>=1", "mem<=1", "os==linux", "os!==x"} {
+		if got, err := hodei.ParseConstraint(text); err == nil {
+			t.Errorf("%q is %v", text, got)
+		}
+	}
+}
+
+func TestPlacementsInShortAndLongForm(t *testing.T) {
+	t.Parallel()
+	short := `
+constraints: ["mem>16", !gpu]
+affinities: [{constraint: zone=a, weight: -20}]
+spread: zone
+apart: hostname
+tolerations: [batch]
+concurrency: deploy
+gang: {name: ring, size: 2}
+`
+	long := `{
+  "constraints": [{"label": "mem", "operator": "greater", "values": [16]}, {"label": "gpu", "operator": "CONSTRAINT_OPERATOR_NOT_EXISTS"}],
+  "affinities": [{"constraint": {"label": "zone", "operator": "in", "values": ["a"]}, "weight": -20}],
+  "spread": "zone", "apart": "hostname", "tolerations": ["batch"], "concurrency": {"key": "deploy"}, "gang": {"name": "ring", "size": 2}
+}`
+	want := &hodeiv1.JobSpec{
+		Constraints: []*hodeiv1.Constraint{
+			{Label: "mem", Operator: hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_GREATER, Values: []string{"16"}},
+			{Label: "gpu", Operator: hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_EXISTS},
+		},
+		Affinities: []*hodeiv1.Affinity{{
+			Constraint: &hodeiv1.Constraint{Label: "zone", Operator: hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_IN, Values: []string{"a"}}, Weight: -20,
+		}},
+		Spread: "zone", Apart: "hostname", Tolerations: []string{"batch"}, Concurrency: &hodeiv1.Concurrency{Key: "deploy"},
+		Gang: &hodeiv1.Gang{Name: "ring", Size: 2},
+	}
+	for _, text := range []string{strings.Replace(short, "!gpu", `"!gpu"`, 1), long} {
+		got, err := hodei.ParseSpecs([]byte(text))
+		if err != nil || len(got) != 1 || !proto.Equal(got[0], want) {
+			t.Errorf("got %v, %v", got, err)
+		}
+	}
+	got, err := hodei.ParseSpecs([]byte("concurrency: {key: k, limit: 2, policy: cancel_running}"))
+	if err != nil || got[0].GetConcurrency().GetPolicy() != hodeiv1.ConcurrencyPolicy_CONCURRENCY_POLICY_CANCEL_RUNNING {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 
@@ -100,6 +170,7 @@ func FuzzParseSpecs(f *testing.F) {
 	f.Add([]byte("steps:\n- command: [a]\n  env: {A: b}\n"))
 	f.Add([]byte(`{"steps": [{"run": "x"}], "timeout": "1s"}`))
 	f.Add([]byte("a: &a {<<: *a}"))
+	f.Add([]byte("constraints: ['mem>1', a!=b]\nconcurrency: k\naffinities: [{constraint: x, weight: -1}]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		specs, err := hodei.ParseSpecs(data)
 		if (err == nil) != (len(specs) > 0) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -69,6 +70,12 @@ func run(args []string) error {
 		config.Labels[key] = value
 		return nil
 	})
+	flags.Func("taint", "take only jobs that tolerate it, NAME; may be repeated", func(s string) error {
+		config.Taints = append(config.Taints, strings.Split(s, ",")...)
+		return nil
+	})
+	extras := map[string]int32{}
+	flags.Func("extra", "named extra for jobs, for example gpu=2; may be repeated", func(s string) error { return readExtras(extras, s) })
 	cpus := flags.Float64("cpus", 0, "CPUs for jobs (default: all)")
 	memory := flags.Int("memory-mib", 0, "memory for jobs in MiB (default: all)")
 	spool := flags.Int64("spool-limit-mib", 0, "output of a job that may wait on the disk in MiB; then the job waits (default: 1024)")
@@ -85,7 +92,7 @@ func run(args []string) error {
 		fmt.Println("hodei-agent", version, runtime.GOOS+"/"+runtime.GOARCH)
 		return nil
 	}
-	config.Capacity = agent.Capacity{MilliCPU: int32(*cpus * 1000), MemoryMiB: int32(*memory), Slots: int32(*slots)}
+	config.Capacity = agent.Capacity{MilliCPU: int32(*cpus * 1000), MemoryMiB: int32(*memory), Extras: extras, Slots: int32(*slots)}
 	config.SpoolLimitBytes = *spool << 20
 	if *tokenFile != "" {
 		data, err := os.ReadFile(*tokenFile)
@@ -99,6 +106,19 @@ func run(args []string) error {
 		config.Logger = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	}
 	return serve(config)
+}
+
+// readExtras reads NAME=NUMBER, several with commas between them.
+func readExtras(extras map[string]int32, text string) error {
+	for item := range strings.SplitSeq(text, ",") {
+		name, amount, _ := strings.Cut(item, "=")
+		n, err := strconv.ParseInt(amount, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%q is not NAME=NUMBER", item)
+		}
+		extras[name] = int32(n)
+	}
+	return nil
 }
 
 // maskAdd has what it reads masked in the output of the job that calls it.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 func newAgent() *cobra.Command {
 	var config agent.Config
 	var labels []string
+	var extras map[string]int
 	var cpus float64
 	var spoolMiB int64
 	var format, level, steps string
@@ -40,6 +42,10 @@ run; the second ends them. The small program hodei-agent does the same.`,
 				return err
 			}
 			config.Capacity.MilliCPU = int32(cpus * 1000)
+			config.Capacity.Extras = make(map[string]int32, len(extras))
+			for name, n := range extras {
+				config.Capacity.Extras[name] = int32(min(max(n, -1), math.MaxInt32)) // the agent refuses what is below 0
+			}
 			config.SpoolLimitBytes = spoolMiB << 20
 			config.Version = version
 			ctx, drain := drainThenStop(cmd.Context())
@@ -55,6 +61,8 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.StringVar(&config.CAPin, "ca-pin", "", "hash of the server's CA, for the first start")
 	flags.StringVar(&config.Name, "name", "", "name of the worker (default: the host's name)")
 	flags.StringArrayVar(&labels, "label", nil, "label for constraints, KEY=VALUE; may be repeated")
+	flags.StringSliceVar(&config.Taints, "taint", nil, "take only jobs that tolerate it, NAME; may be repeated")
+	flags.StringToIntVar(&extras, "extra", nil, "named extra for jobs, for example gpu=2; may be repeated")
 	flags.Float64Var(&cpus, "cpus", 0, "CPUs for jobs (default: all)")
 	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")
 	flags.Int32Var(&config.Capacity.Slots, "slots", 0, "jobs at the same time (default: 4 for each CPU, at least 32)")

@@ -45,7 +45,7 @@ difference of the medians.`,
 		benchmark("store", "Jobs a second that the store alone takes",
 			`Store makes the commits of a busy server without the server: each accepts and assigns a batch of jobs and ends another.`,
 			bench.Options{Jobs: 1_000_000}, bench.Store),
-		newBenchRecovery(), newBenchLogs(), newLines(),
+		newBenchRecovery(), newBenchLogs(), newBenchSched(), newLines(),
 	)
 	return cmd
 }

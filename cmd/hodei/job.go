@@ -13,7 +13,7 @@ import (
 
 func newJob(g *global) *cobra.Command {
 	cmd := &cobra.Command{Use: "job", Short: "Look at jobs"}
-	cmd.AddCommand(newJobList(g), newJobGet(g))
+	cmd.AddCommand(newJobList(g), newJobGet(g), newJobRelease(g))
 	return cmd
 }
 
@@ -113,6 +113,22 @@ func newJobGet(g *global) *cobra.Command {
 	}
 }
 
+func newJobRelease(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use: "release ID", Short: "Let a held job start again", Args: exactly(1, "the id of a job"),
+		Long: "A job that may be why several workers were lost, one after the other, is held. Release lets it start again.",
+		RunE: g.withClient(func(cmd *cobra.Command, args []string, c *hodei.Client) error {
+			job, err := c.Release(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return g.print(cmd.OutOrStdout(), job, func(w *tabwriter.Writer) {
+				fmt.Fprintf(w, "%s\t%s\n", job.GetId(), short(job.GetState(), "JOB_STATE_"))
+			})
+		}),
+	}
+}
+
 func jobDetails(w *tabwriter.Writer, j *hodeiv1.Job) {
 	line := func(name, value string) { fmt.Fprintf(w, "%s:\t%s\n", name, value) }
 	line("Id", j.GetId())
@@ -121,10 +137,16 @@ func jobDetails(w *tabwriter.Writer, j *hodeiv1.Job) {
 	if j.GetPendingReason() != "" {
 		line("Waits because", j.GetPendingReason())
 	}
+	if j.GetHeld() != "" {
+		line("Held because", j.GetHeld())
+	}
 	if j.GetCause() != nil {
 		line("Cause", causeText(j.GetCause()))
 	}
 	line("Attempt", fmt.Sprintf("%d of %d", j.GetAttempt(), j.GetSpec().GetMaxAttempts()))
+	if n := j.GetPreemptions(); n > 0 || j.GetPreempting() {
+		line("Made room", fmt.Sprintf("%d times for more urgent jobs", n))
+	}
 	line("Worker", orDash(j.GetWorkerId()))
 	line("Submitted", age(j.GetCreateTime())+" ago")
 	line("Took", took(j))

@@ -19,11 +19,12 @@ import (
 // jobFlags describe a job of one command.
 type jobFlags struct {
 	name, namespace, queue, workingDir, envFile, memory string
-	labels, env, constraints, secrets, secretFiles      []string
+	labels, env, secrets, secretFiles                   []string
 	cpu                                                 float64
 	timeout                                             time.Duration
 	maxAttempts, priority                               int32
 	tty                                                 bool
+	place                                               placeFlags
 }
 
 func (f *jobFlags) add(cmd *cobra.Command) {
@@ -45,7 +46,7 @@ func (f *jobFlags) add(cmd *cobra.Command) {
 	flags.DurationVar(&f.timeout, "timeout", 0, "end the job after this time (default 24h)")
 	flags.Int32Var(&f.maxAttempts, "max-attempts", 0, "how often to start the job in all (default 1)")
 	flags.Int32Var(&f.priority, "priority", 0, "jobs with a higher priority start first")
-	flags.StringArrayVar(&f.constraints, "constraint", nil, "condition on the worker's labels: os=linux, arch!=arm64, gpu, !gpu; may be repeated")
+	f.place.add(flags)
 }
 
 // spec makes the spec of a job that runs argv.
@@ -82,10 +83,7 @@ func (f *jobFlags) spec(argv []string) (*hodeiv1.JobSpec, error) {
 			spec.Steps[0].Terminal = &hodeiv1.Terminal{Columns: int32(columns), Rows: int32(rows)}
 		}
 	}
-	for _, c := range f.constraints {
-		spec.Constraints = append(spec.Constraints, constraint(c))
-	}
-	return spec, nil
+	return spec, f.place.apply(spec)
 }
 
 // secretRefs reads NAME and VARIABLE=NAME.
@@ -147,22 +145,4 @@ func (f *jobFlags) environment() (map[string]string, error) {
 		env[name] = value
 	}
 	return env, nil
-}
-
-// constraint reads label=value, label!=value, label=a|b, label and !label.
-func constraint(text string) *hodeiv1.Constraint {
-	if label, values, ok := strings.Cut(text, "!="); ok {
-		return &hodeiv1.Constraint{
-			Label: label, Operator: hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_IN, Values: strings.Split(values, "|"),
-		}
-	}
-	if label, values, ok := strings.Cut(text, "="); ok {
-		return &hodeiv1.Constraint{
-			Label: label, Operator: hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_IN, Values: strings.Split(values, "|"),
-		}
-	}
-	if label, ok := strings.CutPrefix(text, "!"); ok {
-		return &hodeiv1.Constraint{Label: label, Operator: hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_EXISTS}
-	}
-	return &hodeiv1.Constraint{Label: text, Operator: hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_EXISTS}
 }

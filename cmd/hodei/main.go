@@ -104,8 +104,9 @@ hodei logs -f ID                  # follow from the first byte on`,
 	flags.StringVarP(&g.output, "output", "o", "table", "output format: table, json or yaml (HODEI_OUTPUT)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		newRun(g), newSubmit(g), newLogs(g), newWait(g), newCancel(g), newJob(g), newWorker(g), newToken(g), newSecret(g), newAdmin(g),
-		newConfig(g), newContext(g), newServer(), newAgent(), newDev(), newDemo(), newBench(), newVersion(g), newExitCodes(),
+		newRun(g), newSubmit(g), newLogs(g), newWait(g), newCancel(g), newExplain(g), newJob(g), newWorker(g),
+		newQueue(g), newNamespace(g), newToken(g), newSecret(g), newAdmin(g), newConfig(g), newContext(g),
+		newServer(), newAgent(), newDev(), newDemo(), newBench(), newSched(), newVersion(g), newExitCodes(),
 	)
 	reflow(root)
 	return root

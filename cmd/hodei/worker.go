@@ -64,12 +64,12 @@ func newWorkerDrain(g *global) *cobra.Command {
 }
 
 func workerTable(w *tabwriter.Writer, workers []*hodeiv1.Worker) {
-	fmt.Fprintln(w, "NAME\tSTATE\tJOBS\tCPU USED\tCPU RESERVED\tMEMORY USED\tMEMORY RESERVED\tHEARTBEAT\tID")
+	fmt.Fprintln(w, "NAME\tSTATE\tJOBS\tCPU USED\tCPU RESERVED\tMEMORY USED\tMEMORY RESERVED\tTAINTS\tHEARTBEAT\tID")
 	for _, x := range workers {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", x.GetName(), short(x.GetState(), "WORKER_STATE_"), len(x.GetJobIds()),
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.GetName(), short(x.GetState(), "WORKER_STATE_"), len(x.GetJobIds()),
 			share(x.GetUsedMilliCpu(), x.GetCapacity().GetMilliCpu()), share(x.GetReserved().GetMilliCpu(), x.GetCapacity().GetMilliCpu()),
 			share(x.GetUsedMemoryMib(), x.GetCapacity().GetMemoryMib()), share(x.GetReserved().GetMemoryMib(), x.GetCapacity().GetMemoryMib()),
-			age(x.GetHeartbeatTime()), x.GetId())
+			orDash(strings.Join(x.GetTaints(), ",")), age(x.GetHeartbeatTime()), x.GetId())
 	}
 }
 
@@ -89,11 +89,15 @@ func workerDetails(w *tabwriter.Writer, x *hodeiv1.Worker) {
 	has, reserved := x.GetCapacity(), x.GetReserved()
 	line("CPU", fmt.Sprintf("%g, %g reserved, %g in use", cpus(has.GetMilliCpu()), cpus(reserved.GetMilliCpu()), cpus(x.GetUsedMilliCpu())))
 	line("Memory", fmt.Sprintf("%d MiB, %d reserved, %d in use", has.GetMemoryMib(), reserved.GetMemoryMib(), x.GetUsedMemoryMib()))
+	for _, name := range slices.Sorted(maps.Keys(has.GetExtras())) {
+		line("Extra", fmt.Sprintf("%d %s, %d reserved", has.GetExtras()[name], name, reserved.GetExtras()[name]))
+	}
 	line("Connected", age(x.GetConnectTime())+" ago")
 	line("Heartbeat", age(x.GetHeartbeatTime())+" ago")
 	for _, name := range slices.Sorted(maps.Keys(x.GetLabels())) {
 		line("Label", name+"="+x.GetLabels()[name])
 	}
+	line("Taints", orDash(strings.Join(x.GetTaints(), " ")))
 	line("Jobs", orDash(strings.Join(x.GetJobIds(), " ")))
 }
 

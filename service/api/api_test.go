@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,16 +112,25 @@ func TestEnumsAgree(t *testing.T) {
 		}
 	}
 	pairs := map[fmt.Stringer]any{
-		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_IN:         job.OperatorIn,
-		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_IN:     job.OperatorNotIn,
-		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_EXISTS:     job.OperatorExists,
-		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_EXISTS: job.OperatorNotExists,
-		hodeiv1.WorkerState_WORKER_STATE_READY:                    job.WorkerReady,
-		hodeiv1.WorkerState_WORKER_STATE_DRAINING:                 job.WorkerDraining,
-		hodeiv1.WorkerState_WORKER_STATE_DISCONNECTED:             job.WorkerDisconnected,
-		hodeiv1.WorkerState_WORKER_STATE_LOST:                     job.WorkerLost,
-		hodeiv1.LogStream_LOG_STREAM_STDOUT:                       store.Stdout,
-		hodeiv1.LogStream_LOG_STREAM_STDERR:                       store.Stderr,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_IN:           job.OperatorIn,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_IN:       job.OperatorNotIn,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_EXISTS:       job.OperatorExists,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_NOT_EXISTS:   job.OperatorNotExists,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_LESS:         job.OperatorLess,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_GREATER:      job.OperatorGreater,
+		hodeiv1.ConstraintOperator_CONSTRAINT_OPERATOR_VERSION:      job.OperatorVersion,
+		hodeiv1.ConcurrencyPolicy_CONCURRENCY_POLICY_QUEUE:          job.ConcurrencyQueue,
+		hodeiv1.ConcurrencyPolicy_CONCURRENCY_POLICY_LATEST:         job.ConcurrencyLatest,
+		hodeiv1.ConcurrencyPolicy_CONCURRENCY_POLICY_CANCEL_RUNNING: job.ConcurrencyCancelRunning,
+		hodeiv1.WorkerState_WORKER_STATE_READY:                      job.WorkerReady,
+		hodeiv1.WorkerState_WORKER_STATE_DRAINING:                   job.WorkerDraining,
+		hodeiv1.WorkerState_WORKER_STATE_DISCONNECTED:               job.WorkerDisconnected,
+		hodeiv1.WorkerState_WORKER_STATE_LOST:                       job.WorkerLost,
+		hodeiv1.LogStream_LOG_STREAM_STDOUT:                         store.Stdout,
+		hodeiv1.LogStream_LOG_STREAM_STDERR:                         store.Stderr,
+	}
+	if n := len(hodeiv1.ConstraintOperator_name) + len(hodeiv1.ConcurrencyPolicy_name); n != 12 {
+		t.Errorf("there are %d operators and policies; add the new ones to this test and to what the conversions let pass", n)
 	}
 	for name, number := range pairs {
 		enum, ok := name.(protoreflect.Enum)
@@ -134,7 +145,7 @@ func TestReasonsAreThoseOfTheAPI(t *testing.T) {
 	for _, reason := range []job.Reason{
 		job.ReasonInvalidArgument, job.ReasonJobNotFound, job.ReasonWorkerNotFound, job.ReasonStepNotFound, job.ReasonJobEnded,
 		job.ReasonRequestIDReused, job.ReasonUnauthenticated, job.ReasonPermissionDenied, job.ReasonTokenRefused, job.ReasonLimitReached,
-		job.ReasonUnavailable, job.ReasonResumeTokenExpired, job.ReasonStepNotRunning,
+		job.ReasonUnavailable, job.ReasonResumeTokenExpired, job.ReasonStepNotRunning, job.ReasonSecretNotFound, job.ReasonTooLarge,
 	} {
 		if _, ok := hodeiv1.ErrorReason_value["ERROR_REASON_"+string(reason)]; !ok {
 			t.Errorf("%s is no reason of the API", reason)
@@ -205,9 +216,63 @@ func TestSpecSurvivesTheWayThroughTheAPI(t *testing.T) {
 		Constraints: []job.Constraint{{Label: "os", Operator: job.OperatorNotIn, Values: []string{"x"}}},
 		Priority:    4, Timeout: time.Hour, MaxAttempts: 5, Backoff: job.Backoff{Initial: 1, Max: 2, Factor: 3},
 		RunAfter: time.Unix(100, 0).UTC(),
+		Placement: &job.Placement{
+			Affinities: []job.Affinity{
+				{Constraint: job.Constraint{Label: "v", Operator: job.OperatorVersion, Values: []string{"^1"}}, Weight: -100},
+				{Constraint: job.Constraint{Label: "ssd", Operator: job.OperatorExists}, Weight: 7},
+			},
+			Spread: "zone", Apart: "hostname", Tolerations: []string{"batch", "spot"},
+			Concurrency: &job.Concurrency{Key: "k", Limit: 2, Policy: job.ConcurrencyCancelRunning}, Gang: &job.Gang{Name: "g", Size: 3},
+		},
 	}
-	if got := specFromProto(specToProto(&spec)); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", spec) {
+	if got := specFromProto(specToProto(&spec)); !reflect.DeepEqual(got, spec) {
 		t.Errorf("got  %+v\nwant %+v", got, spec)
+	}
+	for _, p := range []*job.Placement{
+		nil,
+		{Spread: "a"},
+		{Apart: "a"},
+		{Tolerations: []string{"a"}},
+		{Concurrency: &job.Concurrency{}},
+		{Gang: &job.Gang{}},
+		{Affinities: []job.Affinity{{Weight: 1}}},
+	} {
+		spec.Placement = p
+		if got := specFromProto(specToProto(&spec)); !reflect.DeepEqual(got, spec) {
+			t.Errorf("got  %+v\nwant %+v", got.Placement, p)
+		}
+	}
+}
+
+// A number that no enum has must not become one that the domain knows by being cut.
+func TestEnumsOutOfRangeAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int32{0, 8, 256 + 1, 512 + 3, -255, -253} {
+		spec := specFromProto(&hodeiv1.JobSpec{
+			Steps:       []*hodeiv1.Step{{Action: &hodeiv1.Step_Command{Command: &hodeiv1.Command{Argv: []string{"x"}}}}},
+			Constraints: []*hodeiv1.Constraint{{Label: "l", Operator: hodeiv1.ConstraintOperator(n)}},
+		})
+		if _, err := job.New(job.ID{1}, spec, time.Now()); job.CodeOf(err) != job.CodeInvalid {
+			t.Errorf("the operator %d gave %v", n, err)
+		}
+		spec = specFromProto(&hodeiv1.JobSpec{
+			Steps:       []*hodeiv1.Step{{Action: &hodeiv1.Step_Command{Command: &hodeiv1.Command{Argv: []string{"x"}}}}},
+			Concurrency: &hodeiv1.Concurrency{Key: "k", Policy: hodeiv1.ConcurrencyPolicy(n)},
+		})
+		if _, err := job.New(job.ID{1}, spec, time.Now()); n != 0 && job.CodeOf(err) != job.CodeInvalid {
+			t.Errorf("the policy %d gave %v", n, err)
+		}
+	}
+}
+
+func TestWhatAnAgentSaysOfItsMachine(t *testing.T) {
+	t.Parallel()
+	w := workerFromRegister("wkr_1", identity.EnrolledWorker{Name: "n"}, &hwpv1.Register{
+		Taints: []string{"spot", "batch\xff", "spot"}, Capacity: &hwpv1.Capacity{Extras: map[string]int32{"gpu": 2}},
+	})
+	p := workerToProto(&w)
+	if !slices.Equal(p.GetTaints(), []string{"batch\uFFFD", "spot"}) || p.GetCapacity().GetExtras()["gpu"] != 2 {
+		t.Errorf("the worker is %v", p)
 	}
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -21,11 +22,16 @@ func workerFromRegister(id job.WorkerID, enrolled identity.EnrolledWorker, r *hw
 		labels[text(name)] = text(value)
 	}
 	maps.Copy(labels, enrolled.Labels)
+	var taints []string
+	for _, taint := range r.GetTaints() {
+		taints = append(taints, text(taint))
+	}
+	slices.Sort(taints)
 	capacity := r.GetCapacity()
 	return job.Worker{
 		ID: id, Name: enrolled.Name, Labels: labels, AgentVersion: text(r.GetAgentVersion()), BootID: text(r.GetBootId()),
 		Capacity: job.Resources{MilliCPU: capacity.GetMilliCpu(), MemoryMiB: capacity.GetMemoryMib(), Extras: extras(capacity.GetExtras())},
-		Slots:    capacity.GetSlots(), Dial: r.GetDial(),
+		Slots:    capacity.GetSlots(), Dial: r.GetDial(), Taints: slices.Compact(taints),
 	}
 }
 

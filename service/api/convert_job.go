@@ -17,6 +17,10 @@ func jobToProto(j *job.Job, pendingReason string) *hodeiv1.Job {
 		Id: j.ID.String(), Spec: specToProto(j.Spec), State: hodeiv1.JobState(j.State), Attempt: j.Attempt, WorkerId: string(j.Worker),
 		CreateTime: timestamp(j.Created), StartTime: timestamp(j.Started), EndTime: timestamp(j.Ended),
 		NextAttemptTime: timestamp(j.NextAttempt), Revision: j.Revision, PendingReason: pendingReason,
+		Preempting: j.Preempting, Preemptions: j.Preemptions, Held: j.Held,
+	}
+	if j.Held != "" {
+		p.NextAttemptTime = nil // it is so late that it means never
 	}
 	if j.State.Terminal() {
 		p.Cause = causeToProto(&j.Cause)
@@ -79,6 +83,7 @@ func workerToProto(w *job.Worker) *hodeiv1.Worker {
 		Capacity: resourcesToProto(w.Capacity), Reserved: resourcesToProto(w.Reserved),
 		UsedMilliCpu: w.Used.MilliCPU, UsedMemoryMib: w.Used.MemoryMiB,
 		HeartbeatTime: timestamp(w.LastHeartbeat), ConnectTime: timestamp(w.ConnectedAt), AgentVersion: w.AgentVersion,
+		Taints: w.Taints,
 	}
 	for _, id := range w.Jobs {
 		p.JobIds = append(p.JobIds, id.String())

@@ -23,7 +23,7 @@ func specWithSteps(p *hodeiv1.JobSpec, steps []job.Step) job.Spec {
 		Backoff: job.Backoff{
 			Initial: duration(p.GetBackoff().GetInitial()), Max: duration(p.GetBackoff().GetMax()), Factor: p.GetBackoff().GetFactor(),
 		},
-		RunAfter: instant(p.GetRunAfter()),
+		RunAfter: instant(p.GetRunAfter()), Placement: placementFromProto(p),
 	}
 	for _, step := range p.GetSteps() {
 		steps = append(steps, job.Step{
@@ -35,9 +35,7 @@ func specWithSteps(p *hodeiv1.JobSpec, steps []job.Step) job.Spec {
 	}
 	s.Steps = steps
 	for _, c := range p.GetConstraints() {
-		s.Constraints = append(s.Constraints, job.Constraint{
-			Label: c.GetLabel(), Operator: job.Operator(c.GetOperator()), Values: c.GetValues(),
-		})
+		s.Constraints = append(s.Constraints, constraintFromProto(c))
 	}
 	return s
 }
@@ -73,11 +71,10 @@ func specToProto(s *job.Spec) *hodeiv1.JobSpec {
 	for i := range s.Steps {
 		p.Steps = append(p.Steps, stepToProto(&s.Steps[i]))
 	}
-	for _, c := range s.Constraints {
-		p.Constraints = append(p.Constraints, &hodeiv1.Constraint{
-			Label: c.Label, Operator: hodeiv1.ConstraintOperator(c.Operator), Values: c.Values,
-		})
+	for i := range s.Constraints {
+		p.Constraints = append(p.Constraints, constraintToProto(&s.Constraints[i]))
 	}
+	placementToProto(p, s.Placement)
 	return p
 }
 

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"slices"
 	"time"
 
@@ -201,6 +200,45 @@ func (s *jobService) CancelJob(ctx context.Context, req *hodeiv1.CancelJobReques
 	return &hodeiv1.CancelJobResponse{Job: jobToProto(&j, "")}, nil
 }
 
+func (s *jobService) ReleaseJob(ctx context.Context, req *hodeiv1.ReleaseJobRequest) (*hodeiv1.ReleaseJobResponse, error) {
+	id, err := job.ParseID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.jobs.Release(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &hodeiv1.ReleaseJobResponse{Job: jobToProto(&j, "")}, nil
+}
+
+func (s *jobService) ExplainJob(ctx context.Context, req *hodeiv1.ExplainJobRequest) (*hodeiv1.ExplainJobResponse, error) {
+	if spec := req.GetSpec(); spec != nil {
+		j, e, err := s.jobs.ExplainSpec(ctx, specFromProto(spec))
+		if err != nil {
+			return nil, err
+		}
+		res := explanationToProto(&j, &e)
+		if e.Fitting > 0 && e.Limit == "" && e.Ahead == 0 {
+			res.Text = "nothing keeps it: it would start when it is submitted"
+		}
+		return res, nil
+	}
+	id, err := job.ParseID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	j, e, err := s.jobs.Explain(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	res := explanationToProto(&j, &e)
+	if res.GetText() == "" {
+		res.Text = waitsForNoWorker(&j)
+	}
+	return res, nil
+}
+
 func (s *jobService) WatchJobs(ctx context.Context, req *hodeiv1.WatchJobsRequest, stream hodeiv1connect.JobServiceWatchJobsServerStream) error {
 	return s.jobs.Watch(ctx, filterFromProto(req.GetFilter()), req.GetResumeToken(), func(c orchestrator.Change) error {
 		res := &hodeiv1.WatchJobsResponse{
@@ -212,19 +250,4 @@ func (s *jobService) WatchJobs(ctx context.Context, req *hodeiv1.WatchJobsReques
 		}
 		return stream.Send(res)
 	})
-}
-
-func encodePageToken(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
-
-func decodePageToken(token string) (string, error) {
-	key, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
-		return "", errPageToken(token)
-	}
-	return string(key), nil
-}
-
-func errPageToken(token string) error {
-	return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
-		"page_token %q is not one that this server gave; take next_page_token as it is", token)
 }

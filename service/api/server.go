@@ -72,7 +72,7 @@ func NewHandler(config Config) (http.Handler, error) {
 func serviceNames() []string {
 	return []string{
 		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName, hodeiv1connect.SecretServiceName,
-		adminv1connect.TokenServiceName, adminv1connect.RetentionServiceName, hwpv1connect.WorkerServiceName,
+		hodeiv1connect.QueueServiceName, adminv1connect.TokenServiceName, adminv1connect.RetentionServiceName, hwpv1connect.WorkerServiceName,
 	}
 }
 
@@ -94,6 +94,7 @@ func publicServer(config Config) (*connect.Server, error) {
 	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})
 	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})
 	hodeiv1connect.RegisterSecretServiceHandler(server, &secretService{secrets: config.Secrets})
+	hodeiv1connect.RegisterQueueServiceHandler(server, &queueService{jobs: config.Jobs})
 	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.CAPin})
 	adminv1connect.RegisterRetentionServiceHandler(server, &retentionService{keeper: config.Retention})
 	grpcreflect.Register(server, grpcreflect.WithNamer(grpcreflect.NamerFunc(serviceNames)))

@@ -50,22 +50,39 @@ func (c *Constraint) holdsFor(value string) bool {
 	case OperatorExists:
 		return true
 	case OperatorLess:
-		return number(value) < number(c.Values[0]) // never for what is no number
+		return number(value) < number(c.value()) // never for what is no number
 	case OperatorGreater:
-		return number(value) > number(c.Values[0])
+		return number(value) > number(c.value())
 	case OperatorVersion:
-		return versionIn(value, c.Values[0])
+		return versionIn(value, c.value())
 	}
 	return false
 }
 
-// number reads a label's number; NaN for what is none, which is neither smaller nor greater than anything.
+// value is the one value of an operator that takes one. A record that is damaged may have none.
+func (c *Constraint) value() string {
+	if len(c.Values) == 0 {
+		return ""
+	}
+	return c.Values[0]
+}
+
+// number reads a label's number; NaN for what is none, or has no end, which is neither smaller nor greater than anything.
 func number(s string) float64 {
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil {
+	if err != nil || math.IsInf(f, 0) {
 		return math.NaN()
 	}
 	return f
+}
+
+// bytes returns about how much memory it takes.
+func (c *Constraint) bytes() int {
+	n := 64 + len(c.Label)
+	for _, v := range c.Values {
+		n += 16 + len(v)
+	}
+	return n
 }
 
 // validate checks that the operator has the values it needs, because a constraint that can never hold is a typing error.
@@ -84,7 +101,7 @@ func (c *Constraint) validate(path string) error {
 			return invalid("%s: LESS and GREATER on label %q need one number", path, c.Label)
 		}
 	case OperatorVersion:
-		if len(c.Values) != 1 || !isVersionRange(c.Values[0]) {
+		if len(c.Values) != 1 || len(c.Values[0]) > maxLabelValue || !isVersionRange(c.Values[0]) {
 			return invalid("%s: VERSION on label %q needs one range of versions, for example \">=1.2, <2\" or \"^1.4\"", path, c.Label)
 		}
 	default:

@@ -119,6 +119,27 @@ func (p *Placement) validate() error {
 	return nil
 }
 
+// bytes returns about how much memory it takes.
+func (p *Placement) bytes() int {
+	if p == nil {
+		return 0
+	}
+	n := 128 + len(p.Spread) + len(p.Apart)
+	for i := range p.Affinities {
+		n += 8 + p.Affinities[i].Constraint.bytes()
+	}
+	for _, t := range p.Tolerations {
+		n += 16 + len(t)
+	}
+	if p.Concurrency != nil {
+		n += 32 + len(p.Concurrency.Key)
+	}
+	if p.Gang != nil {
+		n += 32 + len(p.Gang.Name)
+	}
+	return n
+}
+
 // contradiction returns the two of the constraints that no worker can satisfy together, as a sentence; empty when there are
 // none that can be seen.
 func contradiction(constraints []Constraint) string {
@@ -146,7 +167,7 @@ func (c *Constraint) excludes(other *Constraint) bool {
 	if less.Operator == OperatorGreater {
 		less, greater = greater, less
 	}
-	return less.Operator == OperatorLess && greater.Operator == OperatorGreater && number(less.Values[0]) <= number(greater.Values[0])
+	return less.Operator == OperatorLess && greater.Operator == OperatorGreater && number(less.value()) <= number(greater.value())
 }
 
 // present reports whether only workers that have the label satisfy the constraint.

@@ -33,7 +33,10 @@ type Spec struct {
 
 // Bytes returns about how much memory the texts of the spec take.
 func (s *Spec) Bytes() int {
-	n := len(s.Name) + mapBytes(s.Labels) + mapBytes(s.Env) + 64*len(s.Constraints)
+	n := len(s.Name) + mapBytes(s.Labels) + mapBytes(s.Env)
+	for i := range s.Constraints {
+		n += s.Constraints[i].bytes()
+	}
 	for i := range s.Steps {
 		step := &s.Steps[i]
 		n += 200 + len(step.Name) + len(step.Script) + len(step.WorkingDir) + mapBytes(step.Env)
@@ -44,7 +47,7 @@ func (s *Spec) Bytes() int {
 			n += 48 + len(ref.Name) + len(ref.Env)
 		}
 	}
-	return n
+	return n + s.Placement.bytes()
 }
 
 func mapBytes(m map[string]string) int {

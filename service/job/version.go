@@ -2,28 +2,32 @@ package job
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // A range of versions is a list of comparisons with commas between them, all of which must hold: "=1.2.3", ">1", ">=1.2", "<2",
-// "<=2.1", "^1.4" (from 1.4 up to the next change that breaks: below 2) and "~1.4" (from 1.4 up to the next minor one: below 1.5).
-// Versions are those of semver.org; parts that are left out are 0, a "v" before them is taken.
+// "<=2.1", "^1.4" (from 1.4 up to the next change that breaks: below 2) and "~1.4" (from 1.4 up to the next minor one: below 1.5; of
+// "~1", which names none, below 2). Versions are those of semver.org; parts that are left out are 0, a "v" before them is taken. A
+// pre-release comes before its release, but is none of the versions that "^" and "~" allow when its release is not.
 
 // version is a version, taken apart.
 type version struct {
 	numbers [3]uint64
+	given   int    // how many of them were written
 	pre     string // what follows a "-", without a "+" and what comes after it
 }
 
 func parseVersion(s string) (version, bool) {
 	var v version
 	s, _, _ = strings.Cut(strings.TrimPrefix(strings.TrimSpace(s), "v"), "+")
-	s, v.pre, _ = strings.Cut(s, "-")
+	s, pre, isPre := strings.Cut(s, "-")
 	parts := strings.Split(s, ".")
-	if len(parts) > len(v.numbers) {
+	if len(parts) > len(v.numbers) || isPre && pre == "" {
 		return v, false
 	}
+	v.pre, v.given = pre, len(parts)
 	for i, part := range parts {
 		n, err := strconv.ParseUint(part, 10, 32)
 		if err != nil {
@@ -84,22 +88,19 @@ func comparePre(a, b string) int {
 	}
 }
 
-// next returns the first version that differs from v in a part and those before it.
-func (v version) next(part int) version {
-	next := version{}
-	copy(next.numbers[:part+1], v.numbers[:part+1])
-	next.numbers[part]++
-	return next
+// sameUpTo reports whether two versions have the same parts up to one of them.
+func (v version) sameUpTo(w version, part int) bool {
+	return slices.Equal(v.numbers[:part+1], w.numbers[:part+1])
 }
 
-// breaking is the part of which a change breaks what worked: the first one that is not 0.
+// breaking is the part of which a change breaks what worked: the first one that is not 0, or the last that was written.
 func (v version) breaking() int {
-	for i, n := range v.numbers[:2] {
+	for i, n := range v.numbers[:v.given] {
 		if n != 0 {
 			return i
 		}
 	}
-	return 2
+	return v.given - 1
 }
 
 // comparison is one comparison of a range.
@@ -132,9 +133,9 @@ func (c *comparison) holds(v version) bool {
 	case "<":
 		return order < 0
 	case "^":
-		return order >= 0 && v.compare(c.version.next(c.version.breaking())) < 0
+		return order >= 0 && v.sameUpTo(c.version, c.version.breaking())
 	case "~":
-		return order >= 0 && v.compare(c.version.next(1)) < 0
+		return order >= 0 && v.sameUpTo(c.version, min(c.version.given, 2)-1)
 	default:
 		return order == 0
 	}

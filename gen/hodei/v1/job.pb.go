@@ -26,6 +26,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ConcurrencyPolicy says what becomes of older jobs with the same key when a new one is submitted.
+type ConcurrencyPolicy int32
+
+const (
+	// Not set; means QUEUE.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_UNSPECIFIED ConcurrencyPolicy = 0
+	// All of them run, as many at the same time as the limit allows.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_QUEUE ConcurrencyPolicy = 1
+	// Of those that wait only the newest is kept; the others are canceled.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_LATEST ConcurrencyPolicy = 2
+	// The same, and those that run are canceled too.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_CANCEL_RUNNING ConcurrencyPolicy = 3
+)
+
+// Enum value maps for ConcurrencyPolicy.
+var (
+	ConcurrencyPolicy_name = map[int32]string{
+		0: "CONCURRENCY_POLICY_UNSPECIFIED",
+		1: "CONCURRENCY_POLICY_QUEUE",
+		2: "CONCURRENCY_POLICY_LATEST",
+		3: "CONCURRENCY_POLICY_CANCEL_RUNNING",
+	}
+	ConcurrencyPolicy_value = map[string]int32{
+		"CONCURRENCY_POLICY_UNSPECIFIED":    0,
+		"CONCURRENCY_POLICY_QUEUE":          1,
+		"CONCURRENCY_POLICY_LATEST":         2,
+		"CONCURRENCY_POLICY_CANCEL_RUNNING": 3,
+	}
+)
+
+func (x ConcurrencyPolicy) Enum() *ConcurrencyPolicy {
+	p := new(ConcurrencyPolicy)
+	*p = x
+	return p
+}
+
+func (x ConcurrencyPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConcurrencyPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_hodei_v1_job_proto_enumTypes[0].Descriptor()
+}
+
+func (ConcurrencyPolicy) Type() protoreflect.EnumType {
+	return &file_hodei_v1_job_proto_enumTypes[0]
+}
+
+func (x ConcurrencyPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConcurrencyPolicy.Descriptor instead.
+func (ConcurrencyPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{0}
+}
+
 // ConstraintOperator says how a worker's label is compared.
 type ConstraintOperator int32
 
@@ -40,6 +97,12 @@ const (
 	ConstraintOperator_CONSTRAINT_OPERATOR_EXISTS ConstraintOperator = 3
 	// The label is absent.
 	ConstraintOperator_CONSTRAINT_OPERATOR_NOT_EXISTS ConstraintOperator = 4
+	// The label is a number, and smaller than the value.
+	ConstraintOperator_CONSTRAINT_OPERATOR_LESS ConstraintOperator = 5
+	// The label is a number, and greater than the value.
+	ConstraintOperator_CONSTRAINT_OPERATOR_GREATER ConstraintOperator = 6
+	// The label is a semantic version of the range that the value is, for example ">=1.2, <2", "^1.4" (below 2) or "~1.4" (below 1.5).
+	ConstraintOperator_CONSTRAINT_OPERATOR_VERSION ConstraintOperator = 7
 )
 
 // Enum value maps for ConstraintOperator.
@@ -50,6 +113,9 @@ var (
 		2: "CONSTRAINT_OPERATOR_NOT_IN",
 		3: "CONSTRAINT_OPERATOR_EXISTS",
 		4: "CONSTRAINT_OPERATOR_NOT_EXISTS",
+		5: "CONSTRAINT_OPERATOR_LESS",
+		6: "CONSTRAINT_OPERATOR_GREATER",
+		7: "CONSTRAINT_OPERATOR_VERSION",
 	}
 	ConstraintOperator_value = map[string]int32{
 		"CONSTRAINT_OPERATOR_UNSPECIFIED": 0,
@@ -57,6 +123,9 @@ var (
 		"CONSTRAINT_OPERATOR_NOT_IN":      2,
 		"CONSTRAINT_OPERATOR_EXISTS":      3,
 		"CONSTRAINT_OPERATOR_NOT_EXISTS":  4,
+		"CONSTRAINT_OPERATOR_LESS":        5,
+		"CONSTRAINT_OPERATOR_GREATER":     6,
+		"CONSTRAINT_OPERATOR_VERSION":     7,
 	}
 )
 
@@ -71,11 +140,11 @@ func (x ConstraintOperator) String() string {
 }
 
 func (ConstraintOperator) Descriptor() protoreflect.EnumDescriptor {
-	return file_hodei_v1_job_proto_enumTypes[0].Descriptor()
+	return file_hodei_v1_job_proto_enumTypes[1].Descriptor()
 }
 
 func (ConstraintOperator) Type() protoreflect.EnumType {
-	return &file_hodei_v1_job_proto_enumTypes[0]
+	return &file_hodei_v1_job_proto_enumTypes[1]
 }
 
 func (x ConstraintOperator) Number() protoreflect.EnumNumber {
@@ -84,7 +153,7 @@ func (x ConstraintOperator) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ConstraintOperator.Descriptor instead.
 func (ConstraintOperator) EnumDescriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{0}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{1}
 }
 
 // JobState is where a job stands. Terminal states never change.
@@ -164,11 +233,11 @@ func (x JobState) String() string {
 }
 
 func (JobState) Descriptor() protoreflect.EnumDescriptor {
-	return file_hodei_v1_job_proto_enumTypes[1].Descriptor()
+	return file_hodei_v1_job_proto_enumTypes[2].Descriptor()
 }
 
 func (JobState) Type() protoreflect.EnumType {
-	return &file_hodei_v1_job_proto_enumTypes[1]
+	return &file_hodei_v1_job_proto_enumTypes[2]
 }
 
 func (x JobState) Number() protoreflect.EnumNumber {
@@ -177,7 +246,7 @@ func (x JobState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobState.Descriptor instead.
 func (JobState) EnumDescriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{1}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{2}
 }
 
 // CauseKind is the kind of an end.
@@ -249,11 +318,11 @@ func (x CauseKind) String() string {
 }
 
 func (CauseKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_hodei_v1_job_proto_enumTypes[2].Descriptor()
+	return file_hodei_v1_job_proto_enumTypes[3].Descriptor()
 }
 
 func (CauseKind) Type() protoreflect.EnumType {
-	return &file_hodei_v1_job_proto_enumTypes[2]
+	return &file_hodei_v1_job_proto_enumTypes[3]
 }
 
 func (x CauseKind) Number() protoreflect.EnumNumber {
@@ -262,7 +331,7 @@ func (x CauseKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CauseKind.Descriptor instead.
 func (CauseKind) EnumDescriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{2}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{3}
 }
 
 // StepState is where a step stands.
@@ -322,11 +391,11 @@ func (x StepState) String() string {
 }
 
 func (StepState) Descriptor() protoreflect.EnumDescriptor {
-	return file_hodei_v1_job_proto_enumTypes[3].Descriptor()
+	return file_hodei_v1_job_proto_enumTypes[4].Descriptor()
 }
 
 func (StepState) Type() protoreflect.EnumType {
-	return &file_hodei_v1_job_proto_enumTypes[3]
+	return &file_hodei_v1_job_proto_enumTypes[4]
 }
 
 func (x StepState) Number() protoreflect.EnumNumber {
@@ -335,7 +404,7 @@ func (x StepState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StepState.Descriptor instead.
 func (StepState) EnumDescriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{3}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{4}
 }
 
 // JobSpec is what a user asks for: one or more steps that run one after the other on one worker.
@@ -366,7 +435,19 @@ type JobSpec struct {
 	// How long to wait before the next attempt.
 	Backoff *Backoff `protobuf:"bytes,12,opt,name=backoff,proto3" json:"backoff,omitempty"`
 	// The job does not start before this time.
-	RunAfter      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=run_after,json=runAfter,proto3" json:"run_after,omitempty"`
+	RunAfter *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=run_after,json=runAfter,proto3" json:"run_after,omitempty"`
+	// Workers that the job likes, or dislikes: they say which of those that can take it is chosen. Constraints say which can.
+	Affinities []*Affinity `protobuf:"bytes,14,rep,name=affinities,proto3" json:"affinities,omitempty"`
+	// A label of workers, for example "zone": jobs with this job's name go to those of its values first where the fewest of them run.
+	Spread string `protobuf:"bytes,15,opt,name=spread,proto3" json:"spread,omitempty"`
+	// A label of workers, for example "hostname": no two jobs with this job's name run at the same value of it.
+	Apart string `protobuf:"bytes,16,opt,name=apart,proto3" json:"apart,omitempty"`
+	// Taints of workers that do not keep the job away. A worker takes only jobs that tolerate all of its taints.
+	Tolerations []string `protobuf:"bytes,17,rep,name=tolerations,proto3" json:"tolerations,omitempty"`
+	// How many jobs with the same key run at the same time; any number when not set.
+	Concurrency *Concurrency `protobuf:"bytes,18,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// The jobs that start together with this one; it starts alone when not set.
+	Gang          *Gang `protobuf:"bytes,19,opt,name=gang,proto3" json:"gang,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +569,48 @@ func (x *JobSpec) GetBackoff() *Backoff {
 func (x *JobSpec) GetRunAfter() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RunAfter
+	}
+	return nil
+}
+
+func (x *JobSpec) GetAffinities() []*Affinity {
+	if x != nil {
+		return x.Affinities
+	}
+	return nil
+}
+
+func (x *JobSpec) GetSpread() string {
+	if x != nil {
+		return x.Spread
+	}
+	return ""
+}
+
+func (x *JobSpec) GetApart() string {
+	if x != nil {
+		return x.Apart
+	}
+	return ""
+}
+
+func (x *JobSpec) GetTolerations() []string {
+	if x != nil {
+		return x.Tolerations
+	}
+	return nil
+}
+
+func (x *JobSpec) GetConcurrency() *Concurrency {
+	if x != nil {
+		return x.Concurrency
+	}
+	return nil
+}
+
+func (x *JobSpec) GetGang() *Gang {
+	if x != nil {
+		return x.Gang
 	}
 	return nil
 }
@@ -933,7 +1056,7 @@ type Constraint struct {
 	Label string `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
 	// How the label's value is compared.
 	Operator ConstraintOperator `protobuf:"varint,2,opt,name=operator,proto3,enum=hodei.v1.ConstraintOperator" json:"operator,omitempty"`
-	// The values to compare with; none for EXISTS and NOT_EXISTS.
+	// The values to compare with: none for EXISTS and NOT_EXISTS, one number for LESS and GREATER, one range for VERSION.
 	Values        []string `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -990,6 +1113,180 @@ func (x *Constraint) GetValues() []string {
 	return nil
 }
 
+// Affinity makes workers more welcome, or less so.
+type Affinity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workers that are meant.
+	Constraint *Constraint `protobuf:"bytes,1,opt,name=constraint,proto3" json:"constraint,omitempty"`
+	// How much: from -100 to 100, not 0. Below 0 they are disliked. 100 is as much as how well a worker is packed.
+	Weight        int32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Affinity) Reset() {
+	*x = Affinity{}
+	mi := &file_hodei_v1_job_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Affinity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Affinity) ProtoMessage() {}
+
+func (x *Affinity) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Affinity.ProtoReflect.Descriptor instead.
+func (*Affinity) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Affinity) GetConstraint() *Constraint {
+	if x != nil {
+		return x.Constraint
+	}
+	return nil
+}
+
+func (x *Affinity) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+// Concurrency limits how many jobs of a namespace with the same key run at the same time.
+type Concurrency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key, for example "deploy/production".
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// How many run at the same time; 1 when not set.
+	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What becomes of older jobs with the key; QUEUE when not set.
+	Policy        ConcurrencyPolicy `protobuf:"varint,3,opt,name=policy,proto3,enum=hodei.v1.ConcurrencyPolicy" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Concurrency) Reset() {
+	*x = Concurrency{}
+	mi := &file_hodei_v1_job_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Concurrency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Concurrency) ProtoMessage() {}
+
+func (x *Concurrency) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Concurrency.ProtoReflect.Descriptor instead.
+func (*Concurrency) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Concurrency) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Concurrency) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Concurrency) GetPolicy() ConcurrencyPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return ConcurrencyPolicy_CONCURRENCY_POLICY_UNSPECIFIED
+}
+
+// Gang names jobs of a queue that start together or not at all. A job that starts again does so alone.
+type Gang struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name that the jobs of the gang share.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How many jobs have it.
+	Size          int32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gang) Reset() {
+	*x = Gang{}
+	mi := &file_hodei_v1_job_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gang) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gang) ProtoMessage() {}
+
+func (x *Gang) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gang.ProtoReflect.Descriptor instead.
+func (*Gang) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Gang) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Gang) GetSize() int32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // Backoff is the waiting time between attempts: initial * factor^(attempt-1), at most max.
 type Backoff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1005,7 +1302,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_hodei_v1_job_proto_msgTypes[8]
+	mi := &file_hodei_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1314,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[8]
+	mi := &file_hodei_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1327,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{8}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Backoff) GetInitial() *durationpb.Duration {
@@ -1084,14 +1381,20 @@ type Job struct {
 	// Counts the changes of this job; grows with every change.
 	Revision int32 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
 	// How often each secret was replaced in what the last attempt wrote, by name. Set when the attempt has ended.
-	Masked        map[string]int32 `protobuf:"bytes,14,rep,name=masked,proto3" json:"masked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Masked map[string]int32 `protobuf:"bytes,14,rep,name=masked,proto3" json:"masked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The current attempt was asked to make room for a more urgent job.
+	Preempting bool `protobuf:"varint,15,opt,name=preempting,proto3" json:"preempting,omitempty"`
+	// How many attempts had to make room for more urgent jobs; they do not count against max_attempts.
+	Preemptions int32 `protobuf:"varint,16,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
+	// Why the job does not start again until ReleaseJob lets it, in one sentence; empty when it is not held.
+	Held          string `protobuf:"bytes,17,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_hodei_v1_job_proto_msgTypes[9]
+	mi := &file_hodei_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1406,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[9]
+	mi := &file_hodei_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1419,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Job) GetId() string {
@@ -1217,6 +1520,27 @@ func (x *Job) GetMasked() map[string]int32 {
 	return nil
 }
 
+func (x *Job) GetPreempting() bool {
+	if x != nil {
+		return x.Preempting
+	}
+	return false
+}
+
+func (x *Job) GetPreemptions() int32 {
+	if x != nil {
+		return x.Preemptions
+	}
+	return 0
+}
+
+func (x *Job) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
 // Cause says why a job, or a step, ended, with the evidence.
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1238,7 +1562,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_hodei_v1_job_proto_msgTypes[10]
+	mi := &file_hodei_v1_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1574,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[10]
+	mi := &file_hodei_v1_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1587,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Cause) GetKind() CauseKind {
@@ -1329,7 +1653,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_hodei_v1_job_proto_msgTypes[11]
+	mi := &file_hodei_v1_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1665,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[11]
+	mi := &file_hodei_v1_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1678,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StepStatus) GetName() string {
@@ -1414,7 +1738,7 @@ type ResourceUsage struct {
 
 func (x *ResourceUsage) Reset() {
 	*x = ResourceUsage{}
-	mi := &file_hodei_v1_job_proto_msgTypes[12]
+	mi := &file_hodei_v1_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1750,7 @@ func (x *ResourceUsage) String() string {
 func (*ResourceUsage) ProtoMessage() {}
 
 func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[12]
+	mi := &file_hodei_v1_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1763,7 @@ func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage.ProtoReflect.Descriptor instead.
 func (*ResourceUsage) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{12}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResourceUsage) GetUserCpu() *durationpb.Duration {
@@ -1467,7 +1791,7 @@ var File_hodei_v1_job_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_job_proto_rawDesc = "" +
 	"\n" +
-	"\x12hodei/v1/job.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\b\n" +
+	"\x12hodei/v1/job.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\f\n" +
 	"\aJobSpec\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04name\x12L\n" +
 	"\tnamespace\x18\x02 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\tnamespace\x12D\n" +
@@ -1485,7 +1809,15 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f*\x00R\atimeout\x12,\n" +
 	"\fmax_attempts\x18\v \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\vmaxAttempts\x12+\n" +
 	"\abackoff\x18\f \x01(\v2\x11.hodei.v1.BackoffR\abackoff\x127\n" +
-	"\trun_after\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\brunAfter\x1a9\n" +
+	"\trun_after\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\brunAfter\x12<\n" +
+	"\n" +
+	"affinities\x18\x0e \x03(\v2\x12.hodei.v1.AffinityB\b\xbaH\x05\x92\x01\x02\x10 R\n" +
+	"affinities\x12S\n" +
+	"\x06spread\x18\x0f \x01(\tB;\xbaH8\xd8\x01\x01r321^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$R\x06spread\x12Q\n" +
+	"\x05apart\x18\x10 \x01(\tB;\xbaH8\xd8\x01\x01r321^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$R\x05apart\x12a\n" +
+	"\vtolerations\x18\x11 \x03(\tB?\xbaH<\x92\x019\x10 \"5r321^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$R\vtolerations\x127\n" +
+	"\vconcurrency\x18\x12 \x01(\v2\x15.hodei.v1.ConcurrencyR\vconcurrency\x12\"\n" +
+	"\x04gang\x18\x13 \x01(\v2\x0e.hodei.v1.GangR\x04gang\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a6\n" +
@@ -1540,11 +1872,25 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x05label\x12D\n" +
 	"\boperator\x18\x02 \x01(\x0e2\x1c.hodei.v1.ConstraintOperatorB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\boperator\x12 \n" +
-	"\x06values\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x06values\"\xbc\x01\n" +
+	"\x06values\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x06values\"v\n" +
+	"\bAffinity\x12<\n" +
+	"\n" +
+	"constraint\x18\x01 \x01(\v2\x14.hodei.v1.ConstraintB\x06\xbaH\x03\xc8\x01\x01R\n" +
+	"constraint\x12,\n" +
+	"\x06weight\x18\x02 \x01(\x05B\x14\xbaH\x11\x1a\x0f8\x00\x18d(\x9c\xff\xff\xff\xff\xff\xff\xff\xff\x01R\x06weight\"\xcb\x01\n" +
+	"\vConcurrency\x12^\n" +
+	"\x03key\x18\x01 \x01(\tBL\xbaHI\xba\x01?\n" +
+	"\x06no_nul\x12\x1bmust not contain a NUL byte\x1a\x18!this.contains('\\u0000')r\x05\x10\x01(\x80\x02R\x03key\x12\x1d\n" +
+	"\x05limit\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\x05limit\x12=\n" +
+	"\x06policy\x18\x03 \x01(\x0e2\x1b.hodei.v1.ConcurrencyPolicyB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06policy\"t\n" +
+	"\x04Gang\x12L\n" +
+	"\x04name\x18\x01 \x01(\tB8\xbaH5r321^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$R\x04name\x12\x1e\n" +
+	"\x04size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x80\b(\x01R\x04size\"\xbc\x01\n" +
 	"\aBackoff\x12C\n" +
 	"\ainitial\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\ainitial\x12;\n" +
 	"\x03max\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x03max\x12/\n" +
-	"\x06factor\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06factor\"\x98\x05\n" +
+	"\x06factor\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06factor\"\xee\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.hodei.v1.JobSpecR\x04spec\x12(\n" +
@@ -1562,7 +1908,12 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"\x0epending_reason\x18\v \x01(\tR\rpendingReason\x12F\n" +
 	"\x11next_attempt_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x1a\n" +
 	"\brevision\x18\r \x01(\x05R\brevision\x121\n" +
-	"\x06masked\x18\x0e \x03(\v2\x19.hodei.v1.Job.MaskedEntryR\x06masked\x1a9\n" +
+	"\x06masked\x18\x0e \x03(\v2\x19.hodei.v1.Job.MaskedEntryR\x06masked\x12\x1e\n" +
+	"\n" +
+	"preempting\x18\x0f \x01(\bR\n" +
+	"preempting\x12 \n" +
+	"\vpreemptions\x18\x10 \x01(\x05R\vpreemptions\x12\x12\n" +
+	"\x04held\x18\x11 \x01(\tR\x04held\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xa9\x01\n" +
@@ -1586,13 +1937,21 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"\buser_cpu\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\auserCpu\x128\n" +
 	"\n" +
 	"system_cpu\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tsystemCpu\x12\x1e\n" +
-	"\vmax_rss_kib\x18\x03 \x01(\x05R\tmaxRssKib*\xb9\x01\n" +
+	"\vmax_rss_kib\x18\x03 \x01(\x05R\tmaxRssKib*\x9b\x01\n" +
+	"\x11ConcurrencyPolicy\x12\"\n" +
+	"\x1eCONCURRENCY_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18CONCURRENCY_POLICY_QUEUE\x10\x01\x12\x1d\n" +
+	"\x19CONCURRENCY_POLICY_LATEST\x10\x02\x12%\n" +
+	"!CONCURRENCY_POLICY_CANCEL_RUNNING\x10\x03*\x99\x02\n" +
 	"\x12ConstraintOperator\x12#\n" +
 	"\x1fCONSTRAINT_OPERATOR_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16CONSTRAINT_OPERATOR_IN\x10\x01\x12\x1e\n" +
 	"\x1aCONSTRAINT_OPERATOR_NOT_IN\x10\x02\x12\x1e\n" +
 	"\x1aCONSTRAINT_OPERATOR_EXISTS\x10\x03\x12\"\n" +
-	"\x1eCONSTRAINT_OPERATOR_NOT_EXISTS\x10\x04*\xbc\x02\n" +
+	"\x1eCONSTRAINT_OPERATOR_NOT_EXISTS\x10\x04\x12\x1c\n" +
+	"\x18CONSTRAINT_OPERATOR_LESS\x10\x05\x12\x1f\n" +
+	"\x1bCONSTRAINT_OPERATOR_GREATER\x10\x06\x12\x1f\n" +
+	"\x1bCONSTRAINT_OPERATOR_VERSION\x10\a*\xbc\x02\n" +
 	"\bJobState\x12\x19\n" +
 	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11JOB_STATE_BLOCKED\x10\x01\x12\x15\n" +
@@ -1644,76 +2003,85 @@ func file_hodei_v1_job_proto_rawDescGZIP() []byte {
 	return file_hodei_v1_job_proto_rawDescData
 }
 
-var file_hodei_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_hodei_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_hodei_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_hodei_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_hodei_v1_job_proto_goTypes = []any{
-	(ConstraintOperator)(0),       // 0: hodei.v1.ConstraintOperator
-	(JobState)(0),                 // 1: hodei.v1.JobState
-	(CauseKind)(0),                // 2: hodei.v1.CauseKind
-	(StepState)(0),                // 3: hodei.v1.StepState
-	(*JobSpec)(nil),               // 4: hodei.v1.JobSpec
-	(*Step)(nil),                  // 5: hodei.v1.Step
-	(*SecretRef)(nil),             // 6: hodei.v1.SecretRef
-	(*Terminal)(nil),              // 7: hodei.v1.Terminal
-	(*Command)(nil),               // 8: hodei.v1.Command
-	(*Script)(nil),                // 9: hodei.v1.Script
-	(*Resources)(nil),             // 10: hodei.v1.Resources
-	(*Constraint)(nil),            // 11: hodei.v1.Constraint
-	(*Backoff)(nil),               // 12: hodei.v1.Backoff
-	(*Job)(nil),                   // 13: hodei.v1.Job
-	(*Cause)(nil),                 // 14: hodei.v1.Cause
-	(*StepStatus)(nil),            // 15: hodei.v1.StepStatus
-	(*ResourceUsage)(nil),         // 16: hodei.v1.ResourceUsage
-	nil,                           // 17: hodei.v1.JobSpec.LabelsEntry
-	nil,                           // 18: hodei.v1.JobSpec.EnvEntry
-	nil,                           // 19: hodei.v1.Step.EnvEntry
-	nil,                           // 20: hodei.v1.Resources.ExtrasEntry
-	nil,                           // 21: hodei.v1.Job.MaskedEntry
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(ConcurrencyPolicy)(0),        // 0: hodei.v1.ConcurrencyPolicy
+	(ConstraintOperator)(0),       // 1: hodei.v1.ConstraintOperator
+	(JobState)(0),                 // 2: hodei.v1.JobState
+	(CauseKind)(0),                // 3: hodei.v1.CauseKind
+	(StepState)(0),                // 4: hodei.v1.StepState
+	(*JobSpec)(nil),               // 5: hodei.v1.JobSpec
+	(*Step)(nil),                  // 6: hodei.v1.Step
+	(*SecretRef)(nil),             // 7: hodei.v1.SecretRef
+	(*Terminal)(nil),              // 8: hodei.v1.Terminal
+	(*Command)(nil),               // 9: hodei.v1.Command
+	(*Script)(nil),                // 10: hodei.v1.Script
+	(*Resources)(nil),             // 11: hodei.v1.Resources
+	(*Constraint)(nil),            // 12: hodei.v1.Constraint
+	(*Affinity)(nil),              // 13: hodei.v1.Affinity
+	(*Concurrency)(nil),           // 14: hodei.v1.Concurrency
+	(*Gang)(nil),                  // 15: hodei.v1.Gang
+	(*Backoff)(nil),               // 16: hodei.v1.Backoff
+	(*Job)(nil),                   // 17: hodei.v1.Job
+	(*Cause)(nil),                 // 18: hodei.v1.Cause
+	(*StepStatus)(nil),            // 19: hodei.v1.StepStatus
+	(*ResourceUsage)(nil),         // 20: hodei.v1.ResourceUsage
+	nil,                           // 21: hodei.v1.JobSpec.LabelsEntry
+	nil,                           // 22: hodei.v1.JobSpec.EnvEntry
+	nil,                           // 23: hodei.v1.Step.EnvEntry
+	nil,                           // 24: hodei.v1.Resources.ExtrasEntry
+	nil,                           // 25: hodei.v1.Job.MaskedEntry
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_hodei_v1_job_proto_depIdxs = []int32{
-	17, // 0: hodei.v1.JobSpec.labels:type_name -> hodei.v1.JobSpec.LabelsEntry
-	5,  // 1: hodei.v1.JobSpec.steps:type_name -> hodei.v1.Step
-	18, // 2: hodei.v1.JobSpec.env:type_name -> hodei.v1.JobSpec.EnvEntry
-	10, // 3: hodei.v1.JobSpec.resources:type_name -> hodei.v1.Resources
-	11, // 4: hodei.v1.JobSpec.constraints:type_name -> hodei.v1.Constraint
-	22, // 5: hodei.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
-	12, // 6: hodei.v1.JobSpec.backoff:type_name -> hodei.v1.Backoff
-	23, // 7: hodei.v1.JobSpec.run_after:type_name -> google.protobuf.Timestamp
-	8,  // 8: hodei.v1.Step.command:type_name -> hodei.v1.Command
-	9,  // 9: hodei.v1.Step.script:type_name -> hodei.v1.Script
-	19, // 10: hodei.v1.Step.env:type_name -> hodei.v1.Step.EnvEntry
-	22, // 11: hodei.v1.Step.timeout:type_name -> google.protobuf.Duration
-	22, // 12: hodei.v1.Step.grace:type_name -> google.protobuf.Duration
-	6,  // 13: hodei.v1.Step.secrets:type_name -> hodei.v1.SecretRef
-	7,  // 14: hodei.v1.Step.terminal:type_name -> hodei.v1.Terminal
-	20, // 15: hodei.v1.Resources.extras:type_name -> hodei.v1.Resources.ExtrasEntry
-	0,  // 16: hodei.v1.Constraint.operator:type_name -> hodei.v1.ConstraintOperator
-	22, // 17: hodei.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	22, // 18: hodei.v1.Backoff.max:type_name -> google.protobuf.Duration
-	4,  // 19: hodei.v1.Job.spec:type_name -> hodei.v1.JobSpec
-	1,  // 20: hodei.v1.Job.state:type_name -> hodei.v1.JobState
-	14, // 21: hodei.v1.Job.cause:type_name -> hodei.v1.Cause
-	15, // 22: hodei.v1.Job.steps:type_name -> hodei.v1.StepStatus
-	23, // 23: hodei.v1.Job.create_time:type_name -> google.protobuf.Timestamp
-	23, // 24: hodei.v1.Job.start_time:type_name -> google.protobuf.Timestamp
-	23, // 25: hodei.v1.Job.end_time:type_name -> google.protobuf.Timestamp
-	23, // 26: hodei.v1.Job.next_attempt_time:type_name -> google.protobuf.Timestamp
-	21, // 27: hodei.v1.Job.masked:type_name -> hodei.v1.Job.MaskedEntry
-	2,  // 28: hodei.v1.Cause.kind:type_name -> hodei.v1.CauseKind
-	3,  // 29: hodei.v1.StepStatus.state:type_name -> hodei.v1.StepState
-	14, // 30: hodei.v1.StepStatus.cause:type_name -> hodei.v1.Cause
-	23, // 31: hodei.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
-	23, // 32: hodei.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
-	16, // 33: hodei.v1.StepStatus.usage:type_name -> hodei.v1.ResourceUsage
-	22, // 34: hodei.v1.ResourceUsage.user_cpu:type_name -> google.protobuf.Duration
-	22, // 35: hodei.v1.ResourceUsage.system_cpu:type_name -> google.protobuf.Duration
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	21, // 0: hodei.v1.JobSpec.labels:type_name -> hodei.v1.JobSpec.LabelsEntry
+	6,  // 1: hodei.v1.JobSpec.steps:type_name -> hodei.v1.Step
+	22, // 2: hodei.v1.JobSpec.env:type_name -> hodei.v1.JobSpec.EnvEntry
+	11, // 3: hodei.v1.JobSpec.resources:type_name -> hodei.v1.Resources
+	12, // 4: hodei.v1.JobSpec.constraints:type_name -> hodei.v1.Constraint
+	26, // 5: hodei.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	16, // 6: hodei.v1.JobSpec.backoff:type_name -> hodei.v1.Backoff
+	27, // 7: hodei.v1.JobSpec.run_after:type_name -> google.protobuf.Timestamp
+	13, // 8: hodei.v1.JobSpec.affinities:type_name -> hodei.v1.Affinity
+	14, // 9: hodei.v1.JobSpec.concurrency:type_name -> hodei.v1.Concurrency
+	15, // 10: hodei.v1.JobSpec.gang:type_name -> hodei.v1.Gang
+	9,  // 11: hodei.v1.Step.command:type_name -> hodei.v1.Command
+	10, // 12: hodei.v1.Step.script:type_name -> hodei.v1.Script
+	23, // 13: hodei.v1.Step.env:type_name -> hodei.v1.Step.EnvEntry
+	26, // 14: hodei.v1.Step.timeout:type_name -> google.protobuf.Duration
+	26, // 15: hodei.v1.Step.grace:type_name -> google.protobuf.Duration
+	7,  // 16: hodei.v1.Step.secrets:type_name -> hodei.v1.SecretRef
+	8,  // 17: hodei.v1.Step.terminal:type_name -> hodei.v1.Terminal
+	24, // 18: hodei.v1.Resources.extras:type_name -> hodei.v1.Resources.ExtrasEntry
+	1,  // 19: hodei.v1.Constraint.operator:type_name -> hodei.v1.ConstraintOperator
+	12, // 20: hodei.v1.Affinity.constraint:type_name -> hodei.v1.Constraint
+	0,  // 21: hodei.v1.Concurrency.policy:type_name -> hodei.v1.ConcurrencyPolicy
+	26, // 22: hodei.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	26, // 23: hodei.v1.Backoff.max:type_name -> google.protobuf.Duration
+	5,  // 24: hodei.v1.Job.spec:type_name -> hodei.v1.JobSpec
+	2,  // 25: hodei.v1.Job.state:type_name -> hodei.v1.JobState
+	18, // 26: hodei.v1.Job.cause:type_name -> hodei.v1.Cause
+	19, // 27: hodei.v1.Job.steps:type_name -> hodei.v1.StepStatus
+	27, // 28: hodei.v1.Job.create_time:type_name -> google.protobuf.Timestamp
+	27, // 29: hodei.v1.Job.start_time:type_name -> google.protobuf.Timestamp
+	27, // 30: hodei.v1.Job.end_time:type_name -> google.protobuf.Timestamp
+	27, // 31: hodei.v1.Job.next_attempt_time:type_name -> google.protobuf.Timestamp
+	25, // 32: hodei.v1.Job.masked:type_name -> hodei.v1.Job.MaskedEntry
+	3,  // 33: hodei.v1.Cause.kind:type_name -> hodei.v1.CauseKind
+	4,  // 34: hodei.v1.StepStatus.state:type_name -> hodei.v1.StepState
+	18, // 35: hodei.v1.StepStatus.cause:type_name -> hodei.v1.Cause
+	27, // 36: hodei.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
+	27, // 37: hodei.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
+	20, // 38: hodei.v1.StepStatus.usage:type_name -> hodei.v1.ResourceUsage
+	26, // 39: hodei.v1.ResourceUsage.user_cpu:type_name -> google.protobuf.Duration
+	26, // 40: hodei.v1.ResourceUsage.system_cpu:type_name -> google.protobuf.Duration
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_hodei_v1_job_proto_init() }
@@ -1730,8 +2098,8 @@ func file_hodei_v1_job_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hodei_v1_job_proto_rawDesc), len(file_hodei_v1_job_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   18,
+			NumEnums:      5,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -11,6 +11,7 @@ import (
 	_ "github.com/hodei-jobs/hodei/gen/hodei/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -776,6 +777,514 @@ func (x *CancelJobResponse) GetJob() *Job {
 	return nil
 }
 
+// ReleaseJobRequest names a job.
+type ReleaseJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job's id.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseJobRequest) Reset() {
+	*x = ReleaseJobRequest{}
+	mi := &file_hodei_v1_job_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseJobRequest) ProtoMessage() {}
+
+func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseJobRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseJobRequest) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReleaseJobRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ReleaseJobResponse carries the job after the change.
+type ReleaseJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseJobResponse) Reset() {
+	*x = ReleaseJobResponse{}
+	mi := &file_hodei_v1_job_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseJobResponse) ProtoMessage() {}
+
+func (x *ReleaseJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseJobResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseJobResponse) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReleaseJobResponse) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+// ExplainJobRequest names a job, or carries the spec of one.
+type ExplainJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is explained.
+	//
+	// Types that are valid to be assigned to Subject:
+	//
+	//	*ExplainJobRequest_Id
+	//	*ExplainJobRequest_Spec
+	Subject       isExplainJobRequest_Subject `protobuf_oneof:"subject"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainJobRequest) Reset() {
+	*x = ExplainJobRequest{}
+	mi := &file_hodei_v1_job_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainJobRequest) ProtoMessage() {}
+
+func (x *ExplainJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainJobRequest.ProtoReflect.Descriptor instead.
+func (*ExplainJobRequest) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExplainJobRequest) GetSubject() isExplainJobRequest_Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *ExplainJobRequest) GetId() string {
+	if x != nil {
+		if x, ok := x.Subject.(*ExplainJobRequest_Id); ok {
+			return x.Id
+		}
+	}
+	return ""
+}
+
+func (x *ExplainJobRequest) GetSpec() *JobSpec {
+	if x != nil {
+		if x, ok := x.Subject.(*ExplainJobRequest_Spec); ok {
+			return x.Spec
+		}
+	}
+	return nil
+}
+
+type isExplainJobRequest_Subject interface {
+	isExplainJobRequest_Subject()
+}
+
+type ExplainJobRequest_Id struct {
+	// The id of a job.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3,oneof"`
+}
+
+type ExplainJobRequest_Spec struct {
+	// A spec. The server says which part of it is wrong, if one is; nothing is submitted.
+	Spec *JobSpec `protobuf:"bytes,2,opt,name=spec,proto3,oneof"`
+}
+
+func (*ExplainJobRequest_Id) isExplainJobRequest_Subject() {}
+
+func (*ExplainJobRequest_Spec) isExplainJobRequest_Subject() {}
+
+// ExplainJobResponse says why a job waits. Of a job that does not wait for a worker it has text and state alone.
+type ExplainJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, in one sentence.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// How many workers each filter refuses. A worker is counted once, under the first filter that does.
+	Filters []*FilterCount `protobuf:"bytes,2,rep,name=filters,proto3" json:"filters,omitempty"`
+	// How many workers are known.
+	Workers int32 `protobuf:"varint,3,opt,name=workers,proto3" json:"workers,omitempty"`
+	// How many of them can take the job now.
+	Fitting int32 `protobuf:"varint,4,opt,name=fitting,proto3" json:"fitting,omitempty"`
+	// How many jobs of its queue are more urgent.
+	Ahead int32 `protobuf:"varint,5,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	// The limit that binds: "gang", "concurrency", "paused", "running", "milli_cpu", "memory_mib", "starts_per_minute" or "reservation".
+	// Empty: none.
+	Limit string `protobuf:"bytes,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	// When it may start if those that run end when they are expected to, and nothing goes before it. Not set: nobody can tell.
+	Earliest *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=earliest,proto3" json:"earliest,omitempty"`
+	// What would let it start; empty when nothing is to be done but to wait.
+	Advice string `protobuf:"bytes,8,opt,name=advice,proto3" json:"advice,omitempty"`
+	// Where the job stands; of a spec, where it would.
+	State JobState `protobuf:"varint,9,opt,name=state,proto3,enum=hodei.v1.JobState" json:"state,omitempty"`
+	// What the latest runs of jobs with its name took; not set when too few are known.
+	Prediction *Prediction `protobuf:"bytes,10,opt,name=prediction,proto3" json:"prediction,omitempty"`
+	// What would be better to ask for, after those runs; empty: nothing.
+	Sizing        string `protobuf:"bytes,11,opt,name=sizing,proto3" json:"sizing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainJobResponse) Reset() {
+	*x = ExplainJobResponse{}
+	mi := &file_hodei_v1_job_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainJobResponse) ProtoMessage() {}
+
+func (x *ExplainJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainJobResponse.ProtoReflect.Descriptor instead.
+func (*ExplainJobResponse) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ExplainJobResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ExplainJobResponse) GetFilters() []*FilterCount {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+func (x *ExplainJobResponse) GetWorkers() int32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
+func (x *ExplainJobResponse) GetFitting() int32 {
+	if x != nil {
+		return x.Fitting
+	}
+	return 0
+}
+
+func (x *ExplainJobResponse) GetAhead() int32 {
+	if x != nil {
+		return x.Ahead
+	}
+	return 0
+}
+
+func (x *ExplainJobResponse) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *ExplainJobResponse) GetEarliest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Earliest
+	}
+	return nil
+}
+
+func (x *ExplainJobResponse) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
+func (x *ExplainJobResponse) GetState() JobState {
+	if x != nil {
+		return x.State
+	}
+	return JobState_JOB_STATE_UNSPECIFIED
+}
+
+func (x *ExplainJobResponse) GetPrediction() *Prediction {
+	if x != nil {
+		return x.Prediction
+	}
+	return nil
+}
+
+func (x *ExplainJobResponse) GetSizing() string {
+	if x != nil {
+		return x.Sizing
+	}
+	return ""
+}
+
+// Prediction is what the latest runs of the jobs of a namespace with the same name took.
+type Prediction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many runs are remembered.
+	Runs int32 `protobuf:"varint,1,opt,name=runs,proto3" json:"runs,omitempty"`
+	// What half of them did not exceed.
+	Median *RunUsage `protobuf:"bytes,2,opt,name=median,proto3" json:"median,omitempty"`
+	// What nine of ten did not exceed.
+	Most          *RunUsage `protobuf:"bytes,3,opt,name=most,proto3" json:"most,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Prediction) Reset() {
+	*x = Prediction{}
+	mi := &file_hodei_v1_job_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Prediction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Prediction) ProtoMessage() {}
+
+func (x *Prediction) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Prediction.ProtoReflect.Descriptor instead.
+func (*Prediction) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Prediction) GetRuns() int32 {
+	if x != nil {
+		return x.Runs
+	}
+	return 0
+}
+
+func (x *Prediction) GetMedian() *RunUsage {
+	if x != nil {
+		return x.Median
+	}
+	return nil
+}
+
+func (x *Prediction) GetMost() *RunUsage {
+	if x != nil {
+		return x.Most
+	}
+	return nil
+}
+
+// RunUsage is what one run took.
+type RunUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long it ran.
+	Ran *durationpb.Duration `protobuf:"bytes,1,opt,name=ran,proto3" json:"ran,omitempty"`
+	// Thousandths of a CPU, on average.
+	MilliCpu int32 `protobuf:"varint,2,opt,name=milli_cpu,json=milliCpu,proto3" json:"milli_cpu,omitempty"`
+	// Memory at most, in mebibytes.
+	MemoryMib     int32 `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunUsage) Reset() {
+	*x = RunUsage{}
+	mi := &file_hodei_v1_job_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunUsage) ProtoMessage() {}
+
+func (x *RunUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunUsage.ProtoReflect.Descriptor instead.
+func (*RunUsage) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RunUsage) GetRan() *durationpb.Duration {
+	if x != nil {
+		return x.Ran
+	}
+	return nil
+}
+
+func (x *RunUsage) GetMilliCpu() int32 {
+	if x != nil {
+		return x.MilliCpu
+	}
+	return 0
+}
+
+func (x *RunUsage) GetMemoryMib() int32 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
+// FilterCount is what one filter says of the workers.
+type FilterCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The filter, for example "constraints", "taints", "size", "connection", "drain", "slots", "room" or "apart". Others may be added.
+	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// How many workers it refuses.
+	Workers int32 `protobuf:"varint,2,opt,name=workers,proto3" json:"workers,omitempty"`
+	// Why, for people.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilterCount) Reset() {
+	*x = FilterCount{}
+	mi := &file_hodei_v1_job_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilterCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilterCount) ProtoMessage() {}
+
+func (x *FilterCount) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilterCount.ProtoReflect.Descriptor instead.
+func (*FilterCount) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FilterCount) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *FilterCount) GetWorkers() int32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
+func (x *FilterCount) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // WatchJobsRequest asks for changes.
 type WatchJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -789,7 +1298,7 @@ type WatchJobsRequest struct {
 
 func (x *WatchJobsRequest) Reset() {
 	*x = WatchJobsRequest{}
-	mi := &file_hodei_v1_job_service_proto_msgTypes[13]
+	mi := &file_hodei_v1_job_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1310,7 @@ func (x *WatchJobsRequest) String() string {
 func (*WatchJobsRequest) ProtoMessage() {}
 
 func (x *WatchJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_service_proto_msgTypes[13]
+	mi := &file_hodei_v1_job_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1323,7 @@ func (x *WatchJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobsRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobsRequest) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{13}
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchJobsRequest) GetFilter() *JobFilter {
@@ -848,7 +1357,7 @@ type WatchJobsResponse struct {
 
 func (x *WatchJobsResponse) Reset() {
 	*x = WatchJobsResponse{}
-	mi := &file_hodei_v1_job_service_proto_msgTypes[14]
+	mi := &file_hodei_v1_job_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1369,7 @@ func (x *WatchJobsResponse) String() string {
 func (*WatchJobsResponse) ProtoMessage() {}
 
 func (x *WatchJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_service_proto_msgTypes[14]
+	mi := &file_hodei_v1_job_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1382,7 @@ func (x *WatchJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobsResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobsResponse) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{14}
+	return file_hodei_v1_job_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchJobsResponse) GetJobs() []*Job {
@@ -908,7 +1417,7 @@ var File_hodei_v1_job_service_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_job_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1ahodei/v1/job_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\x8f\x01\n" +
+	"\x1ahodei/v1/job_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\x8f\x01\n" +
 	"\x10SubmitJobRequest\x12-\n" +
 	"\x04spec\x18\x01 \x01(\v2\x11.hodei.v1.JobSpecB\x06\xbaH\x03\xd8\x01\x03R\x04spec\x12'\n" +
 	"\n" +
@@ -960,7 +1469,44 @@ const file_hodei_v1_job_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"4\n" +
 	"\x11CancelJobResponse\x12\x1f\n" +
-	"\x03job\x18\x01 \x01(\v2\r.hodei.v1.JobR\x03job\"b\n" +
+	"\x03job\x18\x01 \x01(\v2\r.hodei.v1.JobR\x03job\",\n" +
+	"\x11ReleaseJobRequest\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x02id\"5\n" +
+	"\x12ReleaseJobResponse\x12\x1f\n" +
+	"\x03job\x18\x01 \x01(\v2\r.hodei.v1.JobR\x03job\"q\n" +
+	"\x11ExplainJobRequest\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01H\x00R\x02id\x12/\n" +
+	"\x04spec\x18\x02 \x01(\v2\x11.hodei.v1.JobSpecB\x06\xbaH\x03\xd8\x01\x03H\x00R\x04specB\x10\n" +
+	"\asubject\x12\x05\xbaH\x02\b\x01\"\x81\x03\n" +
+	"\x12ExplainJobResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12/\n" +
+	"\afilters\x18\x02 \x03(\v2\x15.hodei.v1.FilterCountR\afilters\x12\x18\n" +
+	"\aworkers\x18\x03 \x01(\x05R\aworkers\x12\x18\n" +
+	"\afitting\x18\x04 \x01(\x05R\afitting\x12\x14\n" +
+	"\x05ahead\x18\x05 \x01(\x05R\x05ahead\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\tR\x05limit\x126\n" +
+	"\bearliest\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bearliest\x12\x16\n" +
+	"\x06advice\x18\b \x01(\tR\x06advice\x12(\n" +
+	"\x05state\x18\t \x01(\x0e2\x12.hodei.v1.JobStateR\x05state\x124\n" +
+	"\n" +
+	"prediction\x18\n" +
+	" \x01(\v2\x14.hodei.v1.PredictionR\n" +
+	"prediction\x12\x16\n" +
+	"\x06sizing\x18\v \x01(\tR\x06sizing\"t\n" +
+	"\n" +
+	"Prediction\x12\x12\n" +
+	"\x04runs\x18\x01 \x01(\x05R\x04runs\x12*\n" +
+	"\x06median\x18\x02 \x01(\v2\x12.hodei.v1.RunUsageR\x06median\x12&\n" +
+	"\x04most\x18\x03 \x01(\v2\x12.hodei.v1.RunUsageR\x04most\"s\n" +
+	"\bRunUsage\x12+\n" +
+	"\x03ran\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ran\x12\x1b\n" +
+	"\tmilli_cpu\x18\x02 \x01(\x05R\bmilliCpu\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"S\n" +
+	"\vFilterCount\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x18\n" +
+	"\aworkers\x18\x02 \x01(\x05R\aworkers\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"b\n" +
 	"\x10WatchJobsRequest\x12+\n" +
 	"\x06filter\x18\x01 \x01(\v2\x13.hodei.v1.JobFilterR\x06filter\x12!\n" +
 	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\xc1\x01\n" +
@@ -969,7 +1515,7 @@ const file_hodei_v1_job_service_proto_rawDesc = "" +
 	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\x12)\n" +
 	"\x10initial_complete\x18\x03 \x01(\bR\x0finitialComplete\x12;\n" +
 	"\vserver_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"serverTime2\xad\x04\n" +
+	"serverTime2\xed\x05\n" +
 	"\n" +
 	"JobService\x12Z\n" +
 	"\tSubmitJob\x12\x1a.hodei.v1.SubmitJobRequest\x1a\x1b.hodei.v1.SubmitJobResponse\"\x14\x8a\xaf\x1a\x10\n" +
@@ -982,7 +1528,13 @@ const file_hodei_v1_job_service_proto_rawDesc = "" +
 	"\bListJobs\x12\x19.hodei.v1.ListJobsRequest\x1a\x1a.hodei.v1.ListJobsResponse\"\x15\x8a\xaf\x1a\x0e\n" +
 	"\tjobs.read\x12\x01\x02\x90\x02\x01\x12Z\n" +
 	"\tCancelJob\x12\x1a.hodei.v1.CancelJobRequest\x1a\x1b.hodei.v1.CancelJobResponse\"\x14\x8a\xaf\x1a\x10\n" +
-	"\vjobs.cancel\x12\x01\x02\x12Z\n" +
+	"\vjobs.cancel\x12\x01\x02\x12^\n" +
+	"\n" +
+	"ReleaseJob\x12\x1b.hodei.v1.ReleaseJobRequest\x1a\x1c.hodei.v1.ReleaseJobResponse\"\x15\x8a\xaf\x1a\x11\n" +
+	"\fjobs.release\x12\x01\x02\x12^\n" +
+	"\n" +
+	"ExplainJob\x12\x1b.hodei.v1.ExplainJobRequest\x1a\x1c.hodei.v1.ExplainJobResponse\"\x15\x8a\xaf\x1a\x0e\n" +
+	"\tjobs.read\x12\x01\x02\x90\x02\x01\x12Z\n" +
 	"\tWatchJobs\x12\x1a.hodei.v1.WatchJobsRequest\x1a\x1b.hodei.v1.WatchJobsResponse\"\x12\x8a\xaf\x1a\x0e\n" +
 	"\tjobs.read\x12\x01\x020\x01B\x92\x01\n" +
 	"\fcom.hodei.v1B\x0fJobServiceProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
@@ -999,7 +1551,7 @@ func file_hodei_v1_job_service_proto_rawDescGZIP() []byte {
 	return file_hodei_v1_job_service_proto_rawDescData
 }
 
-var file_hodei_v1_job_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_hodei_v1_job_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_hodei_v1_job_service_proto_goTypes = []any{
 	(*SubmitJobRequest)(nil),      // 0: hodei.v1.SubmitJobRequest
 	(*SubmitJobResponse)(nil),     // 1: hodei.v1.SubmitJobResponse
@@ -1014,46 +1566,67 @@ var file_hodei_v1_job_service_proto_goTypes = []any{
 	(*ListJobsResponse)(nil),      // 10: hodei.v1.ListJobsResponse
 	(*CancelJobRequest)(nil),      // 11: hodei.v1.CancelJobRequest
 	(*CancelJobResponse)(nil),     // 12: hodei.v1.CancelJobResponse
-	(*WatchJobsRequest)(nil),      // 13: hodei.v1.WatchJobsRequest
-	(*WatchJobsResponse)(nil),     // 14: hodei.v1.WatchJobsResponse
-	nil,                           // 15: hodei.v1.JobFilter.LabelsEntry
-	(*JobSpec)(nil),               // 16: hodei.v1.JobSpec
-	(*Job)(nil),                   // 17: hodei.v1.Job
-	(JobState)(0),                 // 18: hodei.v1.JobState
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*ReleaseJobRequest)(nil),     // 13: hodei.v1.ReleaseJobRequest
+	(*ReleaseJobResponse)(nil),    // 14: hodei.v1.ReleaseJobResponse
+	(*ExplainJobRequest)(nil),     // 15: hodei.v1.ExplainJobRequest
+	(*ExplainJobResponse)(nil),    // 16: hodei.v1.ExplainJobResponse
+	(*Prediction)(nil),            // 17: hodei.v1.Prediction
+	(*RunUsage)(nil),              // 18: hodei.v1.RunUsage
+	(*FilterCount)(nil),           // 19: hodei.v1.FilterCount
+	(*WatchJobsRequest)(nil),      // 20: hodei.v1.WatchJobsRequest
+	(*WatchJobsResponse)(nil),     // 21: hodei.v1.WatchJobsResponse
+	nil,                           // 22: hodei.v1.JobFilter.LabelsEntry
+	(*JobSpec)(nil),               // 23: hodei.v1.JobSpec
+	(*Job)(nil),                   // 24: hodei.v1.Job
+	(JobState)(0),                 // 25: hodei.v1.JobState
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_hodei_v1_job_service_proto_depIdxs = []int32{
-	16, // 0: hodei.v1.SubmitJobRequest.spec:type_name -> hodei.v1.JobSpec
-	17, // 1: hodei.v1.SubmitJobResponse.job:type_name -> hodei.v1.Job
+	23, // 0: hodei.v1.SubmitJobRequest.spec:type_name -> hodei.v1.JobSpec
+	24, // 1: hodei.v1.SubmitJobResponse.job:type_name -> hodei.v1.Job
 	0,  // 2: hodei.v1.SubmitJobsRequest.requests:type_name -> hodei.v1.SubmitJobRequest
 	4,  // 3: hodei.v1.SubmitJobsResponse.results:type_name -> hodei.v1.SubmitJobResult
 	5,  // 4: hodei.v1.SubmitJobResult.problem:type_name -> hodei.v1.Problem
-	17, // 5: hodei.v1.GetJobResponse.job:type_name -> hodei.v1.Job
-	18, // 6: hodei.v1.JobFilter.states:type_name -> hodei.v1.JobState
-	15, // 7: hodei.v1.JobFilter.labels:type_name -> hodei.v1.JobFilter.LabelsEntry
+	24, // 5: hodei.v1.GetJobResponse.job:type_name -> hodei.v1.Job
+	25, // 6: hodei.v1.JobFilter.states:type_name -> hodei.v1.JobState
+	22, // 7: hodei.v1.JobFilter.labels:type_name -> hodei.v1.JobFilter.LabelsEntry
 	8,  // 8: hodei.v1.ListJobsRequest.filter:type_name -> hodei.v1.JobFilter
-	17, // 9: hodei.v1.ListJobsResponse.jobs:type_name -> hodei.v1.Job
-	17, // 10: hodei.v1.CancelJobResponse.job:type_name -> hodei.v1.Job
-	8,  // 11: hodei.v1.WatchJobsRequest.filter:type_name -> hodei.v1.JobFilter
-	17, // 12: hodei.v1.WatchJobsResponse.jobs:type_name -> hodei.v1.Job
-	19, // 13: hodei.v1.WatchJobsResponse.server_time:type_name -> google.protobuf.Timestamp
-	0,  // 14: hodei.v1.JobService.SubmitJob:input_type -> hodei.v1.SubmitJobRequest
-	2,  // 15: hodei.v1.JobService.SubmitJobs:input_type -> hodei.v1.SubmitJobsRequest
-	6,  // 16: hodei.v1.JobService.GetJob:input_type -> hodei.v1.GetJobRequest
-	9,  // 17: hodei.v1.JobService.ListJobs:input_type -> hodei.v1.ListJobsRequest
-	11, // 18: hodei.v1.JobService.CancelJob:input_type -> hodei.v1.CancelJobRequest
-	13, // 19: hodei.v1.JobService.WatchJobs:input_type -> hodei.v1.WatchJobsRequest
-	1,  // 20: hodei.v1.JobService.SubmitJob:output_type -> hodei.v1.SubmitJobResponse
-	3,  // 21: hodei.v1.JobService.SubmitJobs:output_type -> hodei.v1.SubmitJobsResponse
-	7,  // 22: hodei.v1.JobService.GetJob:output_type -> hodei.v1.GetJobResponse
-	10, // 23: hodei.v1.JobService.ListJobs:output_type -> hodei.v1.ListJobsResponse
-	12, // 24: hodei.v1.JobService.CancelJob:output_type -> hodei.v1.CancelJobResponse
-	14, // 25: hodei.v1.JobService.WatchJobs:output_type -> hodei.v1.WatchJobsResponse
-	20, // [20:26] is the sub-list for method output_type
-	14, // [14:20] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	24, // 9: hodei.v1.ListJobsResponse.jobs:type_name -> hodei.v1.Job
+	24, // 10: hodei.v1.CancelJobResponse.job:type_name -> hodei.v1.Job
+	24, // 11: hodei.v1.ReleaseJobResponse.job:type_name -> hodei.v1.Job
+	23, // 12: hodei.v1.ExplainJobRequest.spec:type_name -> hodei.v1.JobSpec
+	19, // 13: hodei.v1.ExplainJobResponse.filters:type_name -> hodei.v1.FilterCount
+	26, // 14: hodei.v1.ExplainJobResponse.earliest:type_name -> google.protobuf.Timestamp
+	25, // 15: hodei.v1.ExplainJobResponse.state:type_name -> hodei.v1.JobState
+	17, // 16: hodei.v1.ExplainJobResponse.prediction:type_name -> hodei.v1.Prediction
+	18, // 17: hodei.v1.Prediction.median:type_name -> hodei.v1.RunUsage
+	18, // 18: hodei.v1.Prediction.most:type_name -> hodei.v1.RunUsage
+	27, // 19: hodei.v1.RunUsage.ran:type_name -> google.protobuf.Duration
+	8,  // 20: hodei.v1.WatchJobsRequest.filter:type_name -> hodei.v1.JobFilter
+	24, // 21: hodei.v1.WatchJobsResponse.jobs:type_name -> hodei.v1.Job
+	26, // 22: hodei.v1.WatchJobsResponse.server_time:type_name -> google.protobuf.Timestamp
+	0,  // 23: hodei.v1.JobService.SubmitJob:input_type -> hodei.v1.SubmitJobRequest
+	2,  // 24: hodei.v1.JobService.SubmitJobs:input_type -> hodei.v1.SubmitJobsRequest
+	6,  // 25: hodei.v1.JobService.GetJob:input_type -> hodei.v1.GetJobRequest
+	9,  // 26: hodei.v1.JobService.ListJobs:input_type -> hodei.v1.ListJobsRequest
+	11, // 27: hodei.v1.JobService.CancelJob:input_type -> hodei.v1.CancelJobRequest
+	13, // 28: hodei.v1.JobService.ReleaseJob:input_type -> hodei.v1.ReleaseJobRequest
+	15, // 29: hodei.v1.JobService.ExplainJob:input_type -> hodei.v1.ExplainJobRequest
+	20, // 30: hodei.v1.JobService.WatchJobs:input_type -> hodei.v1.WatchJobsRequest
+	1,  // 31: hodei.v1.JobService.SubmitJob:output_type -> hodei.v1.SubmitJobResponse
+	3,  // 32: hodei.v1.JobService.SubmitJobs:output_type -> hodei.v1.SubmitJobsResponse
+	7,  // 33: hodei.v1.JobService.GetJob:output_type -> hodei.v1.GetJobResponse
+	10, // 34: hodei.v1.JobService.ListJobs:output_type -> hodei.v1.ListJobsResponse
+	12, // 35: hodei.v1.JobService.CancelJob:output_type -> hodei.v1.CancelJobResponse
+	14, // 36: hodei.v1.JobService.ReleaseJob:output_type -> hodei.v1.ReleaseJobResponse
+	16, // 37: hodei.v1.JobService.ExplainJob:output_type -> hodei.v1.ExplainJobResponse
+	21, // 38: hodei.v1.JobService.WatchJobs:output_type -> hodei.v1.WatchJobsResponse
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_hodei_v1_job_service_proto_init() }
@@ -1062,13 +1635,17 @@ func file_hodei_v1_job_service_proto_init() {
 		return
 	}
 	file_hodei_v1_job_proto_init()
+	file_hodei_v1_job_service_proto_msgTypes[15].OneofWrappers = []any{
+		(*ExplainJobRequest_Id)(nil),
+		(*ExplainJobRequest_Spec)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hodei_v1_job_service_proto_rawDesc), len(file_hodei_v1_job_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

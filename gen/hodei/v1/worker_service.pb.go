@@ -111,7 +111,9 @@ type Worker struct {
 	// When it connected.
 	ConnectTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=connect_time,json=connectTime,proto3" json:"connect_time,omitempty"`
 	// The version of its agent.
-	AgentVersion  string `protobuf:"bytes,12,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	AgentVersion string `protobuf:"bytes,12,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	// It takes only jobs that tolerate all of these.
+	Taints        []string `protobuf:"bytes,13,rep,name=taints,proto3" json:"taints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +230,13 @@ func (x *Worker) GetAgentVersion() string {
 		return x.AgentVersion
 	}
 	return ""
+}
+
+func (x *Worker) GetTaints() []string {
+	if x != nil {
+		return x.Taints
+	}
+	return nil
 }
 
 // ListWorkersRequest asks for a page.
@@ -546,7 +555,7 @@ var File_hodei_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\xba\x04\n" +
+	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\xd2\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -560,7 +569,8 @@ const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\x0eheartbeat_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rheartbeatTime\x12=\n" +
 	"\fconnect_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\x12#\n" +
-	"\ragent_version\x18\f \x01(\tR\fagentVersion\x1a9\n" +
+	"\ragent_version\x18\f \x01(\tR\fagentVersion\x12\x16\n" +
+	"\x06taints\x18\r \x03(\tR\x06taints\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +

@@ -456,7 +456,9 @@ type Register struct {
 	Forgetful bool `protobuf:"varint,9,opt,name=forgetful,proto3" json:"forgetful,omitempty"`
 	// Counts the streams that the agent has opened, from the milliseconds since 1970 at its start. The server refuses one that
 	// is older than another it has seen: it was held up on its way.
-	Dial          uint64 `protobuf:"varint,10,opt,name=dial,proto3" json:"dial,omitempty"`
+	Dial uint64 `protobuf:"varint,10,opt,name=dial,proto3" json:"dial,omitempty"`
+	// The worker takes only jobs that tolerate all of these.
+	Taints        []string `protobuf:"bytes,11,rep,name=taints,proto3" json:"taints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +561,13 @@ func (x *Register) GetDial() uint64 {
 		return x.Dial
 	}
 	return 0
+}
+
+func (x *Register) GetTaints() []string {
+	if x != nil {
+		return x.Taints
+	}
+	return nil
 }
 
 // Capacity is what a machine has for jobs.
@@ -1374,7 +1383,7 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"AttemptRef\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xa4\x03\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xbc\x03\n" +
 	"\bRegister\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\x05R\x0fprotocolVersion\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
@@ -1386,7 +1395,8 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\bfeatures\x18\b \x03(\tR\bfeatures\x12\x1c\n" +
 	"\tforgetful\x18\t \x01(\bR\tforgetful\x12\x12\n" +
 	"\x04dial\x18\n" +
-	" \x01(\x04R\x04dial\x1a9\n" +
+	" \x01(\x04R\x04dial\x12\x16\n" +
+	"\x06taints\x18\v \x03(\tR\x06taints\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcd\x01\n" +

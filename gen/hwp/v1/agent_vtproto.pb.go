@@ -285,6 +285,15 @@ func (m *Register) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.Taints) > 0 {
+		for iNdEx := len(m.Taints) - 1; iNdEx >= 0; iNdEx-- {
+			i -= len(m.Taints[iNdEx])
+			copy(dAtA[i:], m.Taints[iNdEx])
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Taints[iNdEx])))
+			i--
+			dAtA[i] = 0x5a
+		}
+	}
 	if m.Dial != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Dial))
 		i--
@@ -1200,6 +1209,12 @@ func (m *Register) SizeVT() (n int) {
 	}
 	if m.Dial != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Dial))
+	}
+	if len(m.Taints) > 0 {
+		for _, s := range m.Taints {
+			l = len(s)
+			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2335,6 +2350,38 @@ func (m *Register) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 11:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Taints", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Taints = append(m.Taints, string(dAtA[iNdEx:postIndex]))
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

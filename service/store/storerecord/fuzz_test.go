@@ -2,6 +2,7 @@ package storerecord_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
 	"reflect"
 	"runtime"
@@ -61,11 +62,22 @@ func fullSpec() *job.Spec {
 		Steps:     []job.Step{{Name: "s", Argv: []string{"", "b"}, Env: map[string]string{"a": ""}, Timeout: -1}, {Script: "x", Shell: []string{"sh"}}},
 		Resources: job.Resources{MilliCPU: math.MinInt32, Extras: map[string]int32{"gpu": 1}}, RunAfter: time.Unix(0, 0).UTC(),
 		Constraints: []job.Constraint{{Label: "l", Operator: job.OperatorIn, Values: []string{""}}}, Backoff: job.Backoff{Factor: math.Inf(1)},
+		Placement: &job.Placement{
+			Affinities: []job.Affinity{{Constraint: job.Constraint{Label: "z", Operator: job.OperatorVersion, Values: []string{"^1"}}, Weight: -100}, {}},
+			Spread:     "s", Apart: "a", Tolerations: []string{"", "t"},
+			Concurrency: &job.Concurrency{Key: "k", Limit: -1, Policy: job.ConcurrencyLatest}, Gang: &job.Gang{Name: "g", Size: math.MaxInt32},
+		},
 	}
 }
 
 func FuzzSpec(f *testing.F) {
-	fuzz(f, [][]byte{storerecord.AppendSpec(nil, fullSpec()), storerecord.AppendSpec(nil, &job.Spec{})}, func(t *testing.T, record []byte) {
+	// A placement of nothing but what takes two bytes each: affinities, tolerations, and affinities whose constraints are empty.
+	small := [][]byte{storerecord.AppendSpec(nil, fullSpec()), storerecord.AppendSpec(nil, &job.Spec{}), storerecord.AppendSpec(nil, &job.Spec{Placement: &job.Placement{}})}
+	for _, item := range [][]byte{{0x0A, 0}, {0x22, 0}, {0x0A, 2, 0x0A, 0}, {0x2A, 0}, {0x32, 0}} {
+		content := bytes.Repeat(item, 60)
+		small = append(small, append(append([]byte{storerecord.Version, 0x82, 0x01}, binary.AppendUvarint(nil, uint64(len(content)))...), content...))
+	}
+	fuzz(f, small, func(t *testing.T, record []byte) {
 		spec, err := storerecord.DecodeSpec(record)
 		if err != nil || spec.Backoff.Factor != spec.Backoff.Factor { // what is no number is not equal to itself
 			return

@@ -80,7 +80,31 @@ func drawSpec(t *rapid.T) *job.Spec {
 			Label: text().Draw(t, "label"), Operator: job.Operator(rapid.Byte().Draw(t, "operator")), Values: list(t, "values"),
 		})
 	}
+	if rapid.Bool().Draw(t, "placement") {
+		s.Placement = drawPlacement(t)
+	}
 	return s
+}
+
+func drawPlacement(t *rapid.T) *job.Placement {
+	p := &job.Placement{Spread: text().Draw(t, "spread"), Apart: text().Draw(t, "apart"), Tolerations: list(t, "tolerations")}
+	for range rapid.IntRange(0, 2).Draw(t, "affinities") {
+		p.Affinities = append(p.Affinities, job.Affinity{
+			Constraint: job.Constraint{
+				Label: text().Draw(t, "liked label"), Operator: job.Operator(rapid.Byte().Draw(t, "liked operator")), Values: list(t, "liked values"),
+			},
+			Weight: rapid.Int32().Draw(t, "weight"),
+		})
+	}
+	if rapid.Bool().Draw(t, "concurrency") {
+		p.Concurrency = &job.Concurrency{
+			Key: text().Draw(t, "key"), Limit: rapid.Int32().Draw(t, "limit"), Policy: job.ConcurrencyPolicy(rapid.Byte().Draw(t, "policy")),
+		}
+	}
+	if rapid.Bool().Draw(t, "gang") {
+		p.Gang = &job.Gang{Name: text().Draw(t, "gang name"), Size: rapid.Int32().Draw(t, "gang size")}
+	}
+	return p
 }
 
 func TestJobsComeBackAsTheyWere(t *testing.T) {
@@ -91,6 +115,8 @@ func TestJobsComeBackAsTheyWere(t *testing.T) {
 			Cause: cause(t, "cause"), Attempt: rapid.Int32().Draw(t, "attempt"), Epoch: rapid.Uint64().Draw(t, "epoch"),
 			Worker: job.WorkerID(text().Draw(t, "worker")), Created: instant(t, "created"), Started: instant(t, "started"),
 			Ended: instant(t, "ended"), NextAttempt: instant(t, "next"), Revision: rapid.Int32().Draw(t, "revision"), Silent: rapid.Bool().Draw(t, "silent"),
+			Preempting: rapid.Bool().Draw(t, "preempting"), Preemptions: rapid.Int32().Draw(t, "preemptions"),
+			WorkersLost: rapid.Int32().Draw(t, "workers lost"), Held: text().Draw(t, "held"),
 			Cancel: job.CancelRequest{Actor: text().Draw(t, "actor"), Reason: text().Draw(t, "reason"), Force: rapid.Bool().Draw(t, "force")},
 		}
 		if rapid.Bool().Draw(t, "masked") {

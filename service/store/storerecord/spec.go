@@ -29,7 +29,11 @@ func AppendSpec(b []byte, s *job.Spec) []byte {
 	b = appendNumber(b, 12, int64(s.Backoff.Initial))
 	b = appendNumber(b, 13, int64(s.Backoff.Max))
 	b = protowire.AppendFixed64(protowire.AppendTag(b, 14, protowire.Fixed64Type), math.Float64bits(s.Backoff.Factor))
-	return appendTime(b, 15, s.RunAfter)
+	b = appendTime(b, 15, s.RunAfter)
+	if s.Placement != nil {
+		b = appendMessage(b, 16, func(b []byte) []byte { return appendPlacement(b, s.Placement) })
+	}
+	return b
 }
 
 // DecodeSpec reads the record of a spec.
@@ -67,6 +71,8 @@ func DecodeSpec(record []byte) (*job.Spec, error) {
 			s.Backoff.Factor = math.Float64frombits(v.number)
 		case 15:
 			s.RunAfter = v.time()
+		case 16:
+			s.Placement, err = decodePlacement(v.bytes)
 		}
 		return err
 	})
@@ -194,6 +200,12 @@ func appendConstraint(b []byte, c *job.Constraint) []byte {
 }
 
 func addConstraint(spec *job.Spec, b []byte) error {
+	c, err := decodeConstraint(b)
+	spec.Constraints = append(spec.Constraints, c)
+	return err
+}
+
+func decodeConstraint(b []byte) (job.Constraint, error) {
 	var c job.Constraint
 	err := message(b, func(num protowire.Number, v value) error {
 		switch num {
@@ -206,6 +218,5 @@ func addConstraint(spec *job.Spec, b []byte) error {
 		}
 		return nil
 	})
-	spec.Constraints = append(spec.Constraints, c)
-	return err
+	return c, err
 }

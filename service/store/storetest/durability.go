@@ -23,6 +23,11 @@ func fullSpec(s *job.Spec) {
 	s.Backoff = job.Backoff{Initial: time.Second, Max: time.Minute, Factor: 1.5}
 	s.Resources = job.Resources{MilliCPU: 1500, MemoryMiB: 7, Extras: map[string]int32{"gpu": 2}}
 	s.Constraints = []job.Constraint{{Label: "zone", Operator: job.OperatorIn, Values: []string{"x", ""}}, {Label: "ssd", Operator: job.OperatorExists}}
+	s.Placement = &job.Placement{
+		Affinities: []job.Affinity{{Constraint: job.Constraint{Label: "mem", Operator: job.OperatorGreater, Values: []string{"1"}}, Weight: -7}},
+		Spread:     "zone", Tolerations: []string{"spot"}, Gang: &job.Gang{Name: "ring", Size: 3},
+		Concurrency: &job.Concurrency{Key: "deploy", Limit: 2, Policy: job.ConcurrencyLatest},
+	}
 	s.Steps = []job.Step{
 		{Name: "one", Argv: []string{"echo", "", "\n"}, Env: map[string]string{"C": "2"}, WorkingDir: "/tmp", Timeout: time.Minute, Grace: time.Second},
 		{Name: "two", Script: "exit 1\n", Shell: []string{"sh", "-c"}},

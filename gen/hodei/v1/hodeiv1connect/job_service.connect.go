@@ -34,6 +34,10 @@ const (
 	JobServiceListJobsProcedure = "/hodei.v1.JobService/ListJobs"
 	// JobServiceCancelJobProcedure is the procedure name of the JobService's CancelJob RPC.
 	JobServiceCancelJobProcedure = "/hodei.v1.JobService/CancelJob"
+	// JobServiceReleaseJobProcedure is the procedure name of the JobService's ReleaseJob RPC.
+	JobServiceReleaseJobProcedure = "/hodei.v1.JobService/ReleaseJob"
+	// JobServiceExplainJobProcedure is the procedure name of the JobService's ExplainJob RPC.
+	JobServiceExplainJobProcedure = "/hodei.v1.JobService/ExplainJob"
 	// JobServiceWatchJobsProcedure is the procedure name of the JobService's WatchJobs RPC.
 	JobServiceWatchJobsProcedure = "/hodei.v1.JobService/WatchJobs"
 )
@@ -76,6 +80,21 @@ var (
 			Procedure:  JobServiceCancelJobProcedure,
 		}
 	})
+	jobServiceReleaseJobSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_hodei_v1_job_service_proto.Services().ByName("JobService").Methods().ByName("ReleaseJob"),
+			Procedure:  JobServiceReleaseJobProcedure,
+		}
+	})
+	jobServiceExplainJobSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_hodei_v1_job_service_proto.Services().ByName("JobService").Methods().ByName("ExplainJob"),
+			Procedure:        JobServiceExplainJobProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	jobServiceWatchJobsSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeServer,
@@ -97,6 +116,11 @@ type JobServiceClient interface {
 	ListJobs(context.Context, *v1.ListJobsRequest) (*v1.ListJobsResponse, error)
 	// CancelJob stops a job, or one of its steps. FAILED_PRECONDITION when it has ended already.
 	CancelJob(context.Context, *v1.CancelJobRequest) (*v1.CancelJobResponse, error)
+	// ReleaseJob lets a job start again that is held because it may be why workers were lost. FAILED_PRECONDITION when it is not held.
+	ReleaseJob(context.Context, *v1.ReleaseJobRequest) (*v1.ReleaseJobResponse, error)
+	// ExplainJob says why a job waits, or why one would that is not submitted: what each worker lacks, which limit binds, when it may
+	// start and what would help. NOT_FOUND when there is no job with this id.
+	ExplainJob(context.Context, *v1.ExplainJobRequest) (*v1.ExplainJobResponse, error)
 	// WatchJobs sends the jobs that match as they stand, then every change, in batches.
 	WatchJobs(context.Context, *v1.WatchJobsRequest) (JobServiceWatchJobsClientStream, error)
 }
@@ -139,6 +163,11 @@ type JobServiceHandler interface {
 	ListJobs(context.Context, *v1.ListJobsRequest) (*v1.ListJobsResponse, error)
 	// CancelJob stops a job, or one of its steps. FAILED_PRECONDITION when it has ended already.
 	CancelJob(context.Context, *v1.CancelJobRequest) (*v1.CancelJobResponse, error)
+	// ReleaseJob lets a job start again that is held because it may be why workers were lost. FAILED_PRECONDITION when it is not held.
+	ReleaseJob(context.Context, *v1.ReleaseJobRequest) (*v1.ReleaseJobResponse, error)
+	// ExplainJob says why a job waits, or why one would that is not submitted: what each worker lacks, which limit binds, when it may
+	// start and what would help. NOT_FOUND when there is no job with this id.
+	ExplainJob(context.Context, *v1.ExplainJobRequest) (*v1.ExplainJobResponse, error)
 	// WatchJobs sends the jobs that match as they stand, then every change, in batches.
 	WatchJobs(context.Context, *v1.WatchJobsRequest, JobServiceWatchJobsServerStream) error
 }
@@ -152,6 +181,8 @@ func RegisterJobServiceHandler(server *connect.Server, svc JobServiceHandler) {
 		connect.Method{Spec: jobServiceGetJobSpec(), Handler: adapter.getJob},
 		connect.Method{Spec: jobServiceListJobsSpec(), Handler: adapter.listJobs},
 		connect.Method{Spec: jobServiceCancelJobSpec(), Handler: adapter.cancelJob},
+		connect.Method{Spec: jobServiceReleaseJobSpec(), Handler: adapter.releaseJob},
+		connect.Method{Spec: jobServiceExplainJobSpec(), Handler: adapter.explainJob},
 		connect.Method{Spec: jobServiceWatchJobsSpec(), Handler: adapter.watchJobs},
 	)
 }
@@ -192,6 +223,14 @@ func (UnimplementedJobServiceHandler) ListJobs(context.Context, *v1.ListJobsRequ
 
 func (UnimplementedJobServiceHandler) CancelJob(context.Context, *v1.CancelJobRequest) (*v1.CancelJobResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.v1.JobService.CancelJob is not implemented")
+}
+
+func (UnimplementedJobServiceHandler) ReleaseJob(context.Context, *v1.ReleaseJobRequest) (*v1.ReleaseJobResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.v1.JobService.ReleaseJob is not implemented")
+}
+
+func (UnimplementedJobServiceHandler) ExplainJob(context.Context, *v1.ExplainJobRequest) (*v1.ExplainJobResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.v1.JobService.ExplainJob is not implemented")
 }
 
 func (UnimplementedJobServiceHandler) WatchJobs(context.Context, *v1.WatchJobsRequest, JobServiceWatchJobsServerStream) error {
@@ -237,6 +276,22 @@ func (c *jobServiceClient) ListJobs(ctx context.Context, req *v1.ListJobsRequest
 func (c *jobServiceClient) CancelJob(ctx context.Context, req *v1.CancelJobRequest) (*v1.CancelJobResponse, error) {
 	var res v1.CancelJobResponse
 	if err := c.client.CallUnary(ctx, jobServiceCancelJobSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *jobServiceClient) ReleaseJob(ctx context.Context, req *v1.ReleaseJobRequest) (*v1.ReleaseJobResponse, error) {
+	var res v1.ReleaseJobResponse
+	if err := c.client.CallUnary(ctx, jobServiceReleaseJobSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *jobServiceClient) ExplainJob(ctx context.Context, req *v1.ExplainJobRequest) (*v1.ExplainJobResponse, error) {
+	var res v1.ExplainJobResponse
+	if err := c.client.CallUnary(ctx, jobServiceExplainJobSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -306,6 +361,30 @@ func (h jobServiceHandler) cancelJob(ctx context.Context, _ connect.Spec, stream
 		return err
 	}
 	res, err := h.svc.CancelJob(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h jobServiceHandler) releaseJob(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReleaseJobRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReleaseJob(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h jobServiceHandler) explainJob(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ExplainJobRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ExplainJob(ctx, &req)
 	if err != nil {
 		return err
 	}
