@@ -218,11 +218,7 @@ func (s *jobService) ExplainJob(ctx context.Context, req *hodeiv1.ExplainJobRequ
 		if err != nil {
 			return nil, err
 		}
-		res := explanationToProto(&j, &e)
-		if e.Fitting > 0 && e.Limit == "" && e.Ahead == 0 {
-			res.Text = "nothing keeps it: it would start when it is submitted"
-		}
-		return res, nil
+		return explanationToProto(&j, &e), nil
 	}
 	id, err := job.ParseID(req.GetId())
 	if err != nil {

@@ -367,7 +367,7 @@ func TestSpecsAreExplainedWithoutBeingSubmitted(t *testing.T) {
 		t.Errorf("in a paused queue: %v, %v", got, err)
 	}
 	got, err = explain(func(spec *hodeiv1.JobSpec) { spec.Resources = &hodeiv1.Resources{Extras: map[string]int32{"fpga": 1}} })
-	if err != nil || got.GetFitting() != 0 || !strings.Contains(got.GetText(), "too small for 1 fpga") {
+	if err != nil || got.GetFitting() != 0 || !strings.Contains(got.GetText(), "needs 1 fpga, and the largest worker has 0 fpga") {
 		t.Errorf("what no worker has: %v, %v", got, err)
 	}
 	_, err = explain(func(spec *hodeiv1.JobSpec) { spec.Gang = &hodeiv1.Gang{} })

@@ -422,7 +422,7 @@ func TestSealerRests(t *testing.T) {
 		var merges []time.Duration
 		c.merge = func() error {
 			merges = append(merges, time.Since(begin))
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 			return nil
 		}
 		for i := range 5 {
@@ -438,7 +438,7 @@ func TestSealerRests(t *testing.T) {
 			defer close(stopped)
 			s.sealAll(ctx)
 		}()
-		time.Sleep((1+sealRest)*3*time.Millisecond + 2*time.Millisecond) // it rests after the fourth
+		<-time.After((1+sealRest)*3*time.Millisecond + 2*time.Millisecond) // it rests after the fourth
 		cancel()
 		stopping := time.Now()
 		<-stopped

@@ -95,6 +95,15 @@ func (a *amount) sub(b *amount) {
 	}
 }
 
+// raise makes the amount at least as large as another one, of every kind.
+func (a *amount) raise(b *amount) {
+	a.cpu, a.memory, a.jobs = max(a.cpu, b.cpu), max(a.memory, b.memory), max(a.jobs, b.jobs)
+	a.extras = grow(a.extras, len(b.extras))
+	for i, n := range b.extras {
+		a.extras[i] = max(a.extras[i], n)
+	}
+}
+
 func (a *amount) clone() amount {
 	b := *a
 	b.extras = slices.Clone(a.extras)

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,10 +49,15 @@ func (s *Scheduler) Explain(id job.ID, spec *job.Spec, again bool, now time.Time
 		e.Text = "no worker has ever connected; start one with `hodei agent`, `hodei token create` shows how"
 		e.Advice = "connect a worker"
 		return e
-	case s.explainLimit(&e, l):
+	case id.IsZero() && s.TooLarge(spec) != "":
+		e.Limit, e.Text = "too_large", "it would be refused: "+s.TooLarge(spec)
+	case s.explainLimit(&e, l, id):
 	case e.Fitting == 0:
 		e.Text = "no worker can take it now: " + joinTexts(e.Filters)
 	case s.explainReserved(&e, l, id, free):
+	case l.gang != nil && l.waiting.size > 0 && s.explainGang(&e, l):
+	case id.IsZero() && e.Ahead == 0:
+		e.Text = "nothing keeps it: it would start when it is submitted"
 	case e.Ahead > 0:
 		e.Text = fmt.Sprintf("%s of its queue %s more urgent", jobs(e.Ahead), areOrIs(e.Ahead))
 	default:
@@ -81,13 +87,35 @@ func (s *Scheduler) TooLarge(spec *job.Spec) string {
 			return ""
 		}
 		known = true
-		most.cpu, most.memory = max(most.cpu, c.capacity.cpu), max(most.memory, c.capacity.memory)
+		most.raise(&c.capacity)
 	}
 	if !known {
 		return ""
 	}
-	return fmt.Sprintf("it needs %s, and no worker has as much: the largest have %s and %d MiB of memory; ask for less, "+
-		"or submit it to a queue that awaits larger workers (`hodei queue set --await-workers`)", describe(spec.Resources), cpus(most.cpu), most.memory)
+	lacking := "no single worker has all of that"
+	if parts := s.lacks(&ask, &most); len(parts) > 0 {
+		lacking = "the largest worker has " + strings.Join(parts, " and ")
+	}
+	return fmt.Sprintf("it needs %s, and %s; ask for less, or submit it to a queue that awaits larger workers (`hodei queue set --await-workers`)",
+		describe(spec.Resources), lacking)
+}
+
+// lacks says how much there is of each thing of which a job asks for more.
+func (s *Scheduler) lacks(ask, most *amount) []string {
+	var parts []string
+	if ask.cpu > most.cpu {
+		parts = append(parts, cpus(most.cpu))
+	}
+	if ask.memory > most.memory {
+		parts = append(parts, fmt.Sprintf("%d MiB of memory", most.memory))
+	}
+	most.extras = grow(most.extras, len(ask.extras))
+	for i, n := range ask.extras {
+		if n > most.extras[i] {
+			parts = append(parts, fmt.Sprintf("%d %s", most.extras[i], s.names.list[i]))
+		}
+	}
+	return parts
 }
 
 // judge asks the filters about every worker, and returns those that can take a job.
@@ -131,10 +159,14 @@ func joinTexts(list []FilterCount) string {
 }
 
 // explainLimit reports whether something other than the workers keeps the job, and says what.
-func (s *Scheduler) explainLimit(e *Explanation, l *line) bool {
+func (s *Scheduler) explainLimit(e *Explanation, l *line, id job.ID) bool {
 	need := l.shape.ask
 	if g := l.gang; g != nil {
-		if missing := int(g.key.size) - g.waiting - g.running; missing > 0 {
+		missing := int(g.key.size) - g.waiting - g.running
+		if id.IsZero() {
+			missing-- // it would be one of them
+		}
+		if missing > 0 {
 			e.Limit = "gang"
 			e.Text = fmt.Sprintf("%s of its gang %q %s not there yet; all %d start together", jobs(missing), g.key.name, areOrIs(missing), g.key.size)
 			e.Advice = "submit the rest of the gang"
@@ -165,10 +197,16 @@ func (s *Scheduler) explainLimit(e *Explanation, l *line) bool {
 		e.Earliest = n.starts.next(s.now)
 	case cpuLimit:
 		e.Limit = "milli_cpu"
+		if need.cpu > int64(n.limits.MilliCPU) {
+			e.Advice = "raise the limit: it is larger than the limit allows even alone"
+		}
 		e.Text = fmt.Sprintf("it needs %s; %s may hold %s and holds %s",
 			cpus(need.cpu), what, cpus(int64(n.limits.MilliCPU)), cpus(n.used.cpu))
 	case memoryLimit:
 		e.Limit = "memory_mib"
+		if need.memory > int64(n.limits.MemoryMiB) {
+			e.Advice = "raise the limit: it is larger than the limit allows even alone"
+		}
 		e.Text = fmt.Sprintf("it needs %d MiB of memory; %s may hold %d and holds %d", need.memory, what, n.limits.MemoryMiB, n.used.memory)
 	}
 	return true
@@ -193,6 +231,22 @@ func (s *Scheduler) explainReserved(e *Explanation, l *line, id job.ID, fitting 
 	e.Text = fmt.Sprintf("worker %s has room, which is kept for the more urgent job %s; a job that may run for at most %v can go before it",
 		fitting[0].worker.Name, r.job, time.Duration(r.at-nanos(s.now)).Round(time.Second))
 	e.Advice = "give it a shorter timeout"
+	return true
+}
+
+// explainGang reports whether there is room for some of a gang, but not for all of it.
+func (s *Scheduler) explainGang(e *Explanation, l *line) bool {
+	taken, all := s.tryGang(l.gang)
+	for _, r := range slices.Backward(taken) {
+		s.End(r)
+	}
+	if all {
+		return false
+	}
+	e.Text = fmt.Sprintf("there is room for %d of the %s of its gang %q, and all start together", len(taken), jobs(l.gang.waiting), l.gang.key.name)
+	if r := s.reservationOf(l.waiting.first()); r != nil {
+		e.Earliest = time.Unix(0, r.at)
+	}
 	return true
 }
 

@@ -70,22 +70,30 @@ func (g *gang) need() amount {
 	return sum
 }
 
-// placeGang gives every waiting job of a gang a place, or none of them.
-func (s *Scheduler) placeGang(g *gang, plan *Plan) bool {
-	var taken []*Running
+// tryGang gives the jobs of a gang their places, until there is none for one of them.
+func (s *Scheduler) tryGang(g *gang) (taken []*Running, all bool) {
 	for _, l := range g.lines {
 		for _, chunk := range l.waiting.chunks {
 			for _, id := range chunk {
 				c := s.choose(l.shape, func(c *cell) bool { return s.suits(c, l, id) })
-				if c == nil {
-					for _, r := range slices.Backward(taken) {
-						s.End(r)
-					}
-					return false
+				if c == nil || l.gate != nil && !l.gate.open(l) {
+					return taken, false
 				}
 				taken = append(taken, s.begin(l, id, c, s.now))
 			}
 		}
+	}
+	return taken, true
+}
+
+// placeGang gives every waiting job of a gang a place, or none of them.
+func (s *Scheduler) placeGang(g *gang, plan *Plan) bool {
+	taken, all := s.tryGang(g)
+	if !all {
+		for _, r := range slices.Backward(taken) {
+			s.End(r)
+		}
+		return false
 	}
 	for _, r := range taken {
 		r.line.waiting.remove(r.job)

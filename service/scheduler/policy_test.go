@@ -354,6 +354,64 @@ func TestGangIsPlacedAsAWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
+func TestGangThatCannotStartIsExplained(t *testing.T) {
+	t.Parallel()
+	for want, p := range map[string]job.Placement{
+		"there is room for 2 of the 3 jobs of its gang": {Gang: &job.Gang{Name: "g", Size: 3}},
+		"there is room for 1 of the 3 jobs of its gang": {
+			Gang: &job.Gang{Name: "g", Size: 3}, Concurrency: &job.Concurrency{Key: "k", Limit: 1, Policy: job.ConcurrencyQueue},
+		},
+		"3 jobs of its gang": {Gang: &job.Gang{Name: "g", Size: 6}},
+	} {
+		w := newWorld(scheduler.Options{}, worker("w", 4000, slots(10)))
+		var spec job.Spec
+		for range 3 {
+			w.add(both(cpu(2000), placement(p), func(s *job.Spec) { spec = *s }))
+		}
+		w.expect(t, "nobody starts", "")
+		spec.Namespace, spec.Queue, spec.MaxAttempts, spec.Timeout = "default", "default", 2, time.Hour
+		if e := w.Explain(id(1), &spec, false, w.now); !strings.Contains(e.Text, want) {
+			t.Errorf("%q does not say %q", e.Text, want)
+		}
+		if held, n := w.Held("w"); n > 0 {
+			t.Errorf("the explanation left %+v behind", held)
+		}
+	}
+}
+
+func TestJobGetsThePlaceThatItWasPromised(t *testing.T) {
+	t.Parallel()
+	var workers []*job.Worker
+	for i := range 100 {
+		workers = append(workers, worker(fmt.Sprint("w", i), 4000, slots(10)))
+	}
+	w := newWorld(scheduler.Options{Reservations: 100}, workers...)
+	for range 100 {
+		w.add(cpu(1000))
+	}
+	for _, x := range workers { // one on each
+		w.Begin(id(w.next), &job.Spec{Namespace: "default", Queue: "x", Resources: job.Resources{MilliCPU: 1000}, Timeout: time.Hour}, false, x.ID, w.now)
+		w.next++
+	}
+	started := 0
+	for range 200 {
+		w.add(cpu(4000))
+	}
+	w.place()
+	for range 300 {
+		for n := range w.running {
+			w.end(n)
+			break
+		}
+		w.add(cpu(500))
+		w.place()
+		started++
+	}
+	if w.Len() > 600 {
+		t.Errorf("after %d ends %d jobs wait", started, w.Len())
+	}
+}
+
 func TestApartAndSpread(t *testing.T) {
 	t.Parallel()
 	zone := func(z string) func(*job.Worker) {

@@ -33,7 +33,7 @@ type Plan struct {
 type Options struct {
 	SampleAbove  int // with more workers than that a good one is enough, and need not be the best; 4096
 	Work         int // how many workers one pass looks at, about, unless it finds no place for any job; 100,000
-	Reservations int // how many jobs that do not fit are promised a start; 1, which is EASY backfilling. Many are conservative
+	Reservations int // how many jobs that do not fit are promised a start; 1, which is EASY backfilling. Many are conservative; up to 32
 }
 
 // Scheduler knows the jobs that wait and those that run, and the workers. It has one owner.
@@ -84,9 +84,7 @@ func New(options Options) *Scheduler {
 	if options.Work == 0 {
 		options.Work = 100_000
 	}
-	if options.Reservations == 0 {
-		options.Reservations = 1
-	}
+	options.Reservations = min(max(options.Reservations, 1), mostReservations)
 	s := &Scheduler{
 		options: options, namespaces: make(map[string]*node), queues: make(map[queueKey]*node),
 		lines: make(map[Class]*line), tidyAt: idleLines, shapes: make(map[shapeKey]*shape), families: make(map[familyKey]*family),
@@ -233,6 +231,9 @@ func (s *Scheduler) placeFirst(l *line, plan *Plan) bool {
 	}
 	id := l.waiting.first()
 	c := s.choose(l.shape, func(c *cell) bool { return s.suits(c, l, id) })
+	if c == nil {
+		c = s.promised(l.shape, id)
+	}
 	if c == nil {
 		return false
 	}
