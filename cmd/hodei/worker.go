@@ -59,7 +59,7 @@ func newWorkerDrain(g *global) *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&resume, "resume", false, "give it jobs again")
+	cmd.Flags().BoolVar(&resume, "resume", false, "give it jobs again, also when it was suspended")
 	return cmd
 }
 
@@ -85,6 +85,9 @@ func workerDetails(w *tabwriter.Writer, x *hodeiv1.Worker) {
 	line("Id", x.GetId())
 	line("Name", x.GetName())
 	line("State", short(x.GetState(), "WORKER_STATE_"))
+	if reason := x.GetSuspendReason(); reason != "" {
+		line("Suspended", reason)
+	}
 	line("Agent", x.GetAgentVersion())
 	has, reserved := x.GetCapacity(), x.GetReserved()
 	line("CPU", fmt.Sprintf("%g, %g reserved, %g in use", cpus(has.GetMilliCpu()), cpus(reserved.GetMilliCpu()), cpus(x.GetUsedMilliCpu())))

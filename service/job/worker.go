@@ -11,6 +11,7 @@ const (
 	WorkerDraining                            // takes no new jobs; those that it has go on
 	WorkerDisconnected                        // its lease has not run out
 	WorkerLost                                // did not come back in time
+	WorkerSuspended                           // out of use for a while, because jobs failed there
 )
 
 // Worker is a machine with an agent, as the scheduler sees it. It has one owner, who changes it in place and hands out copies.
@@ -31,6 +32,8 @@ type Worker struct {
 	ConnectedAt   time.Time
 	LastHeartbeat time.Time
 	Used          Resources // measured on the machine, not what is reserved
+	Suspended     string    // why it is out of use, or gets one job at a time; like what follows only in copies that are handed out
+	SuspendedTo   time.Time // when it is tried again; zero: it is not out of use
 	Reserved      Resources // by the jobs that hold a place here; like Jobs only in copies that are handed out
 	Jobs          []ID
 }
@@ -44,6 +47,8 @@ func (w *Worker) State() WorkerState {
 		return WorkerDisconnected
 	case w.Draining:
 		return WorkerDraining
+	case !w.SuspendedTo.IsZero():
+		return WorkerSuspended
 	default:
 		return WorkerReady
 	}

@@ -69,6 +69,7 @@ func (c *findWorker) apply(s *state, _ time.Time) {
 func (s *state) snapshot(w *worker) job.Worker {
 	out := w.Worker
 	out.Reserved, _ = s.sched.Held(w.ID)
+	out.Suspended, out.SuspendedTo = s.sched.Distrusted(w.ID)
 	for _, e := range w.entries {
 		out.Jobs = append(out.Jobs, e.job.ID)
 	}

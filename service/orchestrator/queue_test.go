@@ -240,6 +240,73 @@ func TestPreemptedJobRunsAgainAndLosesNoAttempt(t *testing.T) {
 	})
 }
 
+func TestWorkerThatFailsJobsIsSuspended(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := openRig(t, vfs.NewMem())
+		defer r.close(t)
+		r.connect(t)
+		for range 3 {
+			r.submit(t, nil)
+			synctest.Wait()
+			end := finished(r.sent.take()[0], 0)
+			end.Cause = job.Cause{Kind: job.CauseAgentError, Message: "no space left"}
+			r.report(t, end)
+		}
+		waits := r.submit(t, nil)
+		synctest.Wait()
+		w, err := r.Worker(t.Context(), "one")
+		if err != nil || w.State() != job.WorkerSuspended || !strings.Contains(w.Suspended, "no space left") || r.state(t, waits.ID) != job.Queued {
+			t.Fatalf("the worker is %+v, %v", w, err)
+		}
+		if w, err = r.Drain(t.Context(), "one", false); err != nil || w.State() != job.WorkerReady {
+			t.Errorf("put back into use it is %+v, %v", w, err)
+		}
+		synctest.Wait()
+		if r.state(t, waits.ID) != job.Assigned {
+			t.Errorf("then the job is %s", r.state(t, waits.ID))
+		}
+	})
+}
+
+func TestJobThatLosesItsWorkersIsHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := openRig(t, vfs.NewMem())
+		defer r.close(t)
+		j := r.submit(t, func(s *job.Spec) { s.MaxAttempts, s.Backoff = 9, job.Backoff{Initial: time.Second, Max: time.Second, Factor: 1} })
+		for n := range uint64(3) {
+			worker := job.Worker{ID: "wkr_1", Name: "one", Slots: 4, Session: n + 1, Dial: n + 1}
+			if _, err := r.Connect(t.Context(), worker, nil, false); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if len(r.sent.take()) != 1 {
+				t.Fatalf("attempt %d did not begin: the job is %s", n+1, r.state(t, j.ID))
+			}
+			time.Sleep(40 * time.Second) // longer than the lease
+			synctest.Wait()
+		}
+		held := r.cause(t, j.ID)
+		if held.State != job.Delayed || !strings.Contains(held.Held, "3 workers were lost") {
+			t.Fatalf("after three workers the job is %s, held: %q", held.State, held.Held)
+		}
+		if _, err := r.Connect(t.Context(), job.Worker{ID: "wkr_1", Name: "one", Slots: 4, Session: 9, Dial: 9}, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Release(t.Context(), j.ID); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if r.state(t, j.ID) != job.Assigned {
+			t.Errorf("released it is %s", r.state(t, j.ID))
+		}
+		if _, err := r.Release(t.Context(), j.ID); job.CodeOf(err) != job.CodePrecondition {
+			t.Errorf("released twice: %v", err)
+		}
+	})
+}
+
 func TestGangStartsTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

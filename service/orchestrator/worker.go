@@ -218,7 +218,7 @@ func (c *heartbeat) apply(s *state, now time.Time) {
 	s.sched.SetLoad(c.id, c.used)
 }
 
-// Drain makes a worker, named by its id or name, take no new jobs, or take them again. It lasts over restarts of the server.
+// Drain makes a worker, named by its id or name, take no new jobs, or take them again, also when it was suspended. It lasts over restarts of the server.
 func (o *Orchestrator) Drain(ctx context.Context, idOrName string, draining bool) (job.Worker, error) {
 	c := &drain{waiter: newWaiter(), worker: idOrName, draining: draining}
 	if err := o.do(ctx, c, c.waiter); err != nil {
@@ -243,6 +243,9 @@ func (c *drain) apply(s *state, _ time.Time) {
 	}
 	w.Draining = c.draining
 	s.drained[w.ID] = c.draining
+	if !c.draining {
+		s.sched.Trust(w.ID)
+	}
 	s.workerChanged(w)
 	record := store.Record{Kind: drainRecord, Key: string(w.ID)}
 	if c.draining {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -148,6 +149,7 @@ func (s *Scheduler) Distrusted(id job.WorkerID) (why string, until time.Time) {
 // Trust puts a worker back into use, as if nothing had happened.
 func (s *Scheduler) Trust(id job.WorkerID) {
 	if c := s.cells.byID[id]; c != nil {
+		s.out = slices.DeleteFunc(s.out, func(other *cell) bool { return other == c })
 		c.health = health{}
 		c.usable = isUsable(c)
 		s.note(c)

@@ -38,6 +38,8 @@ const (
 	WorkerState_WORKER_STATE_DISCONNECTED WorkerState = 3
 	// Did not come back in time.
 	WorkerState_WORKER_STATE_LOST WorkerState = 4
+	// Out of use for a while; suspend_reason says why. DrainWorker with resume puts it back into use.
+	WorkerState_WORKER_STATE_SUSPENDED WorkerState = 5
 )
 
 // Enum value maps for WorkerState.
@@ -48,6 +50,7 @@ var (
 		2: "WORKER_STATE_DRAINING",
 		3: "WORKER_STATE_DISCONNECTED",
 		4: "WORKER_STATE_LOST",
+		5: "WORKER_STATE_SUSPENDED",
 	}
 	WorkerState_value = map[string]int32{
 		"WORKER_STATE_UNSPECIFIED":  0,
@@ -55,6 +58,7 @@ var (
 		"WORKER_STATE_DRAINING":     2,
 		"WORKER_STATE_DISCONNECTED": 3,
 		"WORKER_STATE_LOST":         4,
+		"WORKER_STATE_SUSPENDED":    5,
 	}
 )
 
@@ -113,9 +117,13 @@ type Worker struct {
 	// The version of its agent.
 	AgentVersion string `protobuf:"bytes,12,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	// It takes only jobs that tolerate all of these.
-	Taints        []string `protobuf:"bytes,13,rep,name=taints,proto3" json:"taints,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Taints []string `protobuf:"bytes,13,rep,name=taints,proto3" json:"taints,omitempty"`
+	// Why it is out of use, or gets one job at a time until one succeeds: jobs failed there abnormally often, or it comes and goes.
+	SuspendReason string `protobuf:"bytes,14,opt,name=suspend_reason,json=suspendReason,proto3" json:"suspend_reason,omitempty"`
+	// When a SUSPENDED worker is tried again.
+	SuspendEndTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=suspend_end_time,json=suspendEndTime,proto3" json:"suspend_end_time,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -235,6 +243,20 @@ func (x *Worker) GetAgentVersion() string {
 func (x *Worker) GetTaints() []string {
 	if x != nil {
 		return x.Taints
+	}
+	return nil
+}
+
+func (x *Worker) GetSuspendReason() string {
+	if x != nil {
+		return x.SuspendReason
+	}
+	return ""
+}
+
+func (x *Worker) GetSuspendEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendEndTime
 	}
 	return nil
 }
@@ -446,7 +468,7 @@ type DrainWorkerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The worker's id, or its name.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Give it jobs again.
+	// Give it jobs again, also when it was suspended.
 	Resume bool `protobuf:"varint,2,opt,name=resume,proto3" json:"resume,omitempty"`
 	// Makes the call safe to repeat.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -555,7 +577,7 @@ var File_hodei_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\xd2\x04\n" +
+	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\xbf\x05\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -570,7 +592,9 @@ const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rheartbeatTime\x12=\n" +
 	"\fconnect_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\x12#\n" +
 	"\ragent_version\x18\f \x01(\tR\fagentVersion\x12\x16\n" +
-	"\x06taints\x18\r \x03(\tR\x06taints\x1a9\n" +
+	"\x06taints\x18\r \x03(\tR\x06taints\x12%\n" +
+	"\x0esuspend_reason\x18\x0e \x01(\tR\rsuspendReason\x12D\n" +
+	"\x10suspend_end_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x0esuspendEndTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
@@ -592,13 +616,14 @@ const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"?\n" +
 	"\x13DrainWorkerResponse\x12(\n" +
-	"\x06worker\x18\x01 \x01(\v2\x10.hodei.v1.WorkerR\x06worker*\x94\x01\n" +
+	"\x06worker\x18\x01 \x01(\v2\x10.hodei.v1.WorkerR\x06worker*\xb0\x01\n" +
 	"\vWorkerState\x12\x1c\n" +
 	"\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12WORKER_STATE_READY\x10\x01\x12\x19\n" +
 	"\x15WORKER_STATE_DRAINING\x10\x02\x12\x1d\n" +
 	"\x19WORKER_STATE_DISCONNECTED\x10\x03\x12\x15\n" +
-	"\x11WORKER_STATE_LOST\x10\x042\xb9\x02\n" +
+	"\x11WORKER_STATE_LOST\x10\x04\x12\x1a\n" +
+	"\x16WORKER_STATE_SUSPENDED\x10\x052\xb9\x02\n" +
 	"\rWorkerService\x12d\n" +
 	"\vListWorkers\x12\x1c.hodei.v1.ListWorkersRequest\x1a\x1d.hodei.v1.ListWorkersResponse\"\x18\x8a\xaf\x1a\x11\n" +
 	"\fworkers.read\x12\x01\x02\x90\x02\x01\x12^\n" +
@@ -642,20 +667,21 @@ var file_hodei_v1_worker_service_proto_depIdxs = []int32{
 	9,  // 3: hodei.v1.Worker.reserved:type_name -> hodei.v1.Resources
 	10, // 4: hodei.v1.Worker.heartbeat_time:type_name -> google.protobuf.Timestamp
 	10, // 5: hodei.v1.Worker.connect_time:type_name -> google.protobuf.Timestamp
-	1,  // 6: hodei.v1.ListWorkersResponse.workers:type_name -> hodei.v1.Worker
-	1,  // 7: hodei.v1.GetWorkerResponse.worker:type_name -> hodei.v1.Worker
-	1,  // 8: hodei.v1.DrainWorkerResponse.worker:type_name -> hodei.v1.Worker
-	2,  // 9: hodei.v1.WorkerService.ListWorkers:input_type -> hodei.v1.ListWorkersRequest
-	4,  // 10: hodei.v1.WorkerService.GetWorker:input_type -> hodei.v1.GetWorkerRequest
-	6,  // 11: hodei.v1.WorkerService.DrainWorker:input_type -> hodei.v1.DrainWorkerRequest
-	3,  // 12: hodei.v1.WorkerService.ListWorkers:output_type -> hodei.v1.ListWorkersResponse
-	5,  // 13: hodei.v1.WorkerService.GetWorker:output_type -> hodei.v1.GetWorkerResponse
-	7,  // 14: hodei.v1.WorkerService.DrainWorker:output_type -> hodei.v1.DrainWorkerResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	10, // 6: hodei.v1.Worker.suspend_end_time:type_name -> google.protobuf.Timestamp
+	1,  // 7: hodei.v1.ListWorkersResponse.workers:type_name -> hodei.v1.Worker
+	1,  // 8: hodei.v1.GetWorkerResponse.worker:type_name -> hodei.v1.Worker
+	1,  // 9: hodei.v1.DrainWorkerResponse.worker:type_name -> hodei.v1.Worker
+	2,  // 10: hodei.v1.WorkerService.ListWorkers:input_type -> hodei.v1.ListWorkersRequest
+	4,  // 11: hodei.v1.WorkerService.GetWorker:input_type -> hodei.v1.GetWorkerRequest
+	6,  // 12: hodei.v1.WorkerService.DrainWorker:input_type -> hodei.v1.DrainWorkerRequest
+	3,  // 13: hodei.v1.WorkerService.ListWorkers:output_type -> hodei.v1.ListWorkersResponse
+	5,  // 14: hodei.v1.WorkerService.GetWorker:output_type -> hodei.v1.GetWorkerResponse
+	7,  // 15: hodei.v1.WorkerService.DrainWorker:output_type -> hodei.v1.DrainWorkerResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_hodei_v1_worker_service_proto_init() }
