@@ -247,6 +247,12 @@ func (w *world) must(args ...string) string {
 // agent starts an agent with a token of its own and waits until it is connected.
 func (w *world) agent(name string, args ...string) *daemon {
 	w.t.Helper()
+	return w.agentWith(nil, name, args...)
+}
+
+// agentWith starts an agent with variables of its own.
+func (w *world) agentWith(env []string, name string, args ...string) *daemon {
+	w.t.Helper()
 	var token struct {
 		Secret string `json:"secret"`
 		Pin    string `json:"ca_pin"`
@@ -257,7 +263,7 @@ func (w *world) agent(name string, args ...string) *daemon {
 	args = append([]string{
 		"--server", w.url, "--state-dir", filepath.Join(w.dir, "agent-"+name), "--name", name, "--token", token.Secret, "--ca-pin", token.Pin,
 	}, args...)
-	d := startDaemon(w.t, nil, "hodei-agent", args...)
+	d := startDaemon(w.t, env, "hodei-agent", args...)
 	w.awaitWorker(name, "WORKER_STATE_READY")
 	return d
 }

@@ -96,7 +96,7 @@ func TestJobsLandWhereTheyMust(t *testing.T) {
 	}
 	w.must("worker", "drain", "--resume", "small")
 	w.awaitJob(drained, "SUCCEEDED")
-	if got := w.hodei("submit", "--cpu", "64", "--", "true"); got.code != 1 || !strings.Contains(got.stderr, "no worker has as much") {
+	if got := w.hodei("submit", "--cpu", "64", "--", "true"); got.code != 1 || !strings.Contains(got.stderr, "the largest worker has 8 CPUs") {
 		t.Errorf("a job that is too large for every worker gave %+v", got)
 	}
 }
