@@ -139,7 +139,7 @@ func TestDamagedStoreIsNeverServed(t *testing.T) {
 	for _, id := range ids {
 		w.awaitJob(id, "SUCCEEDED")
 	}
-	ids = append(ids, w.submit("--cpu", "1000", "--", "true"))
+	ids = append(ids, w.submit("--constraint", "never", "--", "true"))
 	await(t, "the logs", func() bool {
 		return !slices.ContainsFunc(slices.Collect(maps.Values(w.look(ids[:8]))), func(k kept) bool { return !k.whole })
 	})

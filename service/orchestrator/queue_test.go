@@ -213,6 +213,7 @@ func TestPreemptedJobRunsAgainAndLosesNoAttempt(t *testing.T) {
 		victim := r.submit(t, func(s *job.Spec) { s.Queue, s.MaxAttempts = "low", 2 })
 		synctest.Wait()
 		refs := r.sent.take()
+		time.Sleep(time.Second)
 		urgent := r.submit(t, func(s *job.Spec) { s.Queue, s.Priority = "high", 5 })
 		synctest.Wait()
 		if len(refs) != 2 || r.state(t, urgent.ID) != job.Queued || len(r.sent.canceled) != 1 || !strings.Contains(r.sent.canceled[0], victim.ID.String()) {
