@@ -21,6 +21,8 @@ type Config struct {
 	Lease time.Duration
 	// KeepEnded is how long a job is kept after it has ended, with its log. Default 30 days.
 	KeepEnded time.Duration
+	// Reservations is how many jobs that find no room are promised a start; others must not delay it. Default 1, at most 32.
+	Reservations int
 	// MaxUnfinishedJobs bounds the queue; beyond it submits are refused. Default 1,000,000.
 	MaxUnfinishedJobs int
 	// DiskReserve is how many bytes the disk of the embedded store keeps free: below it, new jobs are refused and output waits

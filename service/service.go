@@ -23,6 +23,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/retention"
+	"github.com/hodei-jobs/hodei/service/scheduler"
 	"github.com/hodei-jobs/hodei/service/secrets"
 	"github.com/hodei-jobs/hodei/service/store"
 	"github.com/hodei-jobs/hodei/service/store/pebblestore"
@@ -105,7 +106,8 @@ func (s *Server) build(ctx context.Context) error {
 	s.fleet = fleet.New(s.logs, s.secrets, metrics, s.config.Logger)
 	s.jobs, err = orchestrator.Open(ctx, orchestrator.Config{
 		Store: s.store, Bus: bus.New(busEvents), Dispatcher: s.fleet, Metrics: metrics, Logger: s.config.Logger,
-		Clock: time.Now, NewJobID: newJobID, MaxUnfinished: s.config.MaxUnfinishedJobs, Lease: s.config.Lease,
+		Clock: time.Now, NewJobID: newJobID, MaxUnfinished: s.config.MaxUnfinishedJobs,
+		Scheduling: scheduler.Options{Reservations: s.config.Reservations}, Lease: s.config.Lease,
 		Admit: s.disk.admit, CheckSpec: s.secrets.Check,
 	})
 	if err != nil {

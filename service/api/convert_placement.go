@@ -59,8 +59,15 @@ func placementToProto(to *hodeiv1.JobSpec, p *job.Placement) {
 	}
 }
 
-// waitsForNoWorker says how a job stands that does not wait for a worker.
+// waitsForNoWorker says how a job stands that does not wait for a worker, and why it has waited.
 func waitsForNoWorker(j *job.Job) string {
+	if j.Waited != "" && !j.State.Waiting() {
+		return standing(j) + "; before, it waited: " + j.Waited
+	}
+	return standing(j)
+}
+
+func standing(j *job.Job) string {
 	switch {
 	case j.State.Terminal():
 		return "it has ended: it is " + j.State.String()

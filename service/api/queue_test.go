@@ -36,6 +36,7 @@ func (silent) JobsSubmitted(int)                              {}
 func (silent) JobsScheduled(int)                              {}
 func (silent) JobsEnded(string, string, int)                  {}
 func (silent) StaleReports(int)                               {}
+func (silent) MeasurementsIgnored(int)                        {}
 func (silent) Commit(time.Duration, int)                      {}
 
 // served is the services of jobs and queues over HTTP, on a store in memory. Who may call what is another test's business.

@@ -31,6 +31,7 @@ type Job struct {
 	Cancel      CancelRequest
 	Masked      map[string]uint64 // how often each secret was replaced in what the last attempt wrote, by name; never changed
 	Preempting  bool              // the present attempt was asked to make room for a more urgent job
+	Waited      string            // why it waited before its last attempt, if it waited for longer than a moment
 	WorkersLost int32             // how many attempts were lost with their worker
 	Held        string            // why the job does not start again until somebody releases it; empty: it is not held
 	Preemptions int32             // how many attempts had to make room; they do not count against MaxAttempts

@@ -51,6 +51,7 @@ type Metrics interface {
 	JobsScheduled(n int)
 	JobsEnded(state, cause string, n int)
 	StaleReports(n int)
+	MeasurementsIgnored(n int)
 	Commit(d time.Duration, jobs int)
 }
 

@@ -275,7 +275,9 @@ func TestJobThatLosesItsWorkersIsHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := openRig(t, vfs.NewMem())
 		defer r.close(t)
-		j := r.submit(t, func(s *job.Spec) { s.MaxAttempts, s.Backoff = 9, job.Backoff{Initial: time.Second, Max: time.Second, Factor: 1} })
+		j := r.submit(t, func(s *job.Spec) {
+			s.MaxAttempts, s.Backoff = 9, job.Backoff{Initial: time.Second, Max: time.Second, Factor: 1}
+		})
 		for n := range uint64(3) {
 			worker := job.Worker{ID: "wkr_1", Name: "one", Slots: 4, Session: n + 1, Dial: n + 1}
 			if _, err := r.Connect(t.Context(), worker, nil, false); err != nil {
@@ -304,6 +306,34 @@ func TestJobThatLosesItsWorkersIsHeld(t *testing.T) {
 		}
 		if _, err := r.Release(t.Context(), j.ID); job.CodeOf(err) != job.CodePrecondition {
 			t.Errorf("released twice: %v", err)
+		}
+	})
+}
+
+// Why a job has waited is known when it has ended.
+func TestEndedJobKnowsWhyItWaited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := openRig(t, vfs.NewMem())
+		defer r.close(t)
+		if _, err := r.Connect(t.Context(), job.Worker{ID: "wkr_1", Name: "one", Slots: 1, Session: 1}, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		first, second := r.submit(t, nil), r.submit(t, nil)
+		time.Sleep(5 * time.Second)
+		third := r.submit(t, nil)
+		synctest.Wait()
+		for range 3 {
+			r.report(t, finished(r.sent.take()[0], 0))
+			synctest.Wait()
+		}
+		if j := r.cause(t, second.ID); j.State != job.Succeeded || !strings.Contains(j.Waited, "all slots taken") {
+			t.Errorf("the one that waited is %s and says %q", j.State, j.Waited)
+		}
+		for _, id := range []job.ID{first.ID, third.ID} {
+			if j := r.cause(t, id); j.State != job.Succeeded || j.Waited != "" {
+				t.Errorf("one that did not wait is %s and says %q", j.State, j.Waited)
+			}
 		}
 	})
 }

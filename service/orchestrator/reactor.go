@@ -110,6 +110,9 @@ func (o *Orchestrator) count(scheduled int) {
 	if s.stale > 0 {
 		metrics.StaleReports(s.stale)
 	}
+	if n := s.sched.TakeNonsense(); n > 0 {
+		metrics.MeasurementsIgnored(n)
+	}
 	for end, n := range s.endings {
 		metrics.JobsEnded(end.state.String(), end.cause.String(), n)
 	}

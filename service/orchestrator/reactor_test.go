@@ -79,6 +79,7 @@ func (noMetrics) JobsSubmitted(int)             {}
 func (noMetrics) JobsScheduled(int)             {}
 func (noMetrics) JobsEnded(string, string, int) {}
 func (noMetrics) StaleReports(int)              {}
+func (noMetrics) MeasurementsIgnored(int)       {}
 func (noMetrics) Commit(time.Duration, int)     {}
 
 func openRig(t *testing.T, fs vfs.FS) *rig {

@@ -488,5 +488,8 @@ func (a *auditor) JobsEnded(_, _ string, n int) { a.endings -= n }
 // StaleReports implements Metrics.
 func (a *auditor) StaleReports(int) {}
 
+// MeasurementsIgnored implements Metrics.
+func (a *auditor) MeasurementsIgnored(int) {}
+
 // Commit implements Metrics.
 func (a *auditor) Commit(time.Duration, int) {}

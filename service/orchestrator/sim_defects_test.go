@@ -94,7 +94,7 @@ var simDefects = []simDefect{
 		"		case e.job.State.Terminal():\n			delete(s.jobs, e.job.ID)\n", "		case e.job.State.Terminal():\n",
 	}}},
 	{"agents may not end what runs again elsewhere", []simEdit{{"state.go", "Retryable: j.Retryable()", "Retryable: false"}}},
-	{"a job is handed out twice", []simEdit{{"state.go", "	e.place = place\n	s.put(e, assigned)\n", "	s.put(e, assigned)\n	s.sched.End(place)\n"}}},
+	{"a job is handed out twice", []simEdit{{"state.go", "	e.place = p.Place\n	s.put(e, assigned)\n", "	s.put(e, assigned)\n	s.sched.End(p.Place)\n"}}},
 	{"requests are forgotten at a restart", []simEdit{{"state.go", "		batch.Requests = append(batch.Requests, r)\n", "		_ = r\n"}}},
 	{"a request is not known in its own batch", []simEdit{{
 		"submit.go",

@@ -271,7 +271,7 @@ func (s *state) place() (scheduled int, err error) {
 		return 0, err
 	}
 	for _, p := range plan.Placements {
-		if e := s.jobs[p.Job]; e != nil && s.assign(e, s.workers[p.Worker], p.Place) {
+		if e := s.jobs[p.Job]; e != nil && s.assign(e, s.workers[p.Worker], &p) {
 			scheduled++
 		} else {
 			s.sched.End(p.Place)
@@ -331,18 +331,24 @@ func (s *state) fetch(ids []job.ID) error {
 }
 
 // assign gives a job the place that the scheduler has found, and reports whether it could.
-func (s *state) assign(e *entry, w *worker, place *scheduler.Running) bool {
+func (s *state) assign(e *entry, w *worker, p *scheduler.Placement) bool {
 	s.epoch++
 	assigned, err := e.job.Assign(w.ID, s.epoch)
 	if err != nil {
 		return false
 	}
-	e.place = place
+	if s.now.Sub(e.job.Created) > aMoment {
+		assigned.Waited = p.Waited
+	}
+	e.place = p.Place
 	s.put(e, assigned)
 	w.join(e)
 	s.order(w, &e.job)
 	return true
 }
+
+// aMoment is how long a job may wait without anybody wondering why.
+const aMoment = time.Second
 
 // order hands an attempt out, after the commit.
 func (s *state) order(w *worker, j *job.Job) {

@@ -218,7 +218,8 @@ func (c *heartbeat) apply(s *state, now time.Time) {
 	s.sched.SetLoad(c.id, c.used)
 }
 
-// Drain makes a worker, named by its id or name, take no new jobs, or take them again, also when it was suspended. It lasts over restarts of the server.
+// Drain makes a worker, named by its id or name, take no new jobs, or take them again, also when it was suspended.
+// It lasts over restarts of the server.
 func (o *Orchestrator) Drain(ctx context.Context, idOrName string, draining bool) (job.Worker, error) {
 	c := &drain{waiter: newWaiter(), worker: idOrName, draining: draining}
 	if err := o.do(ctx, c, c.waiter); err != nil {

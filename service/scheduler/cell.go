@@ -89,8 +89,12 @@ func (s *Scheduler) SetLoad(id job.WorkerID, used job.Resources) {
 	}
 }
 
-// Nonsense returns how many measurements were left out because they cannot be true.
-func (s *Scheduler) Nonsense() uint64 { return s.nonsense }
+// TakeNonsense returns how many measurements were left out since the last call, because they cannot be true.
+func (s *Scheduler) TakeNonsense() int {
+	n := s.nonsense
+	s.nonsense = 0
+	return n
+}
 
 // RemoveWorker forgets a worker that has no jobs.
 func (s *Scheduler) RemoveWorker(id job.WorkerID) {

@@ -43,19 +43,30 @@ func (s *Scheduler) Explain(id job.ID, spec *job.Spec, again bool, now time.Time
 	if p, ok := s.Predict(spec); ok {
 		e.Prediction, e.Sizing = p, sizing(spec, &p)
 	}
-	free := s.judge(&e, l.shape)
+	if s.findReason(&e, l, id); e.Workers == 0 {
+		return e
+	}
+	s.estimate(&e, l, id)
+	if e.Advice == "" {
+		e.Advice = s.advise(&e, l)
+	}
+	return e
+}
+
+// findReason finds why a job of a line waits, and what would help at once.
+func (s *Scheduler) findReason(e *Explanation, l *line, id job.ID) {
+	free := s.judge(e, l.shape)
 	switch {
 	case e.Workers == 0:
 		e.Text = "no worker has ever connected; start one with `hodei agent`, `hodei token create` shows how"
 		e.Advice = "connect a worker"
-		return e
-	case id.IsZero() && s.TooLarge(spec) != "":
-		e.Limit, e.Text = "too_large", "it would be refused: "+s.TooLarge(spec)
-	case s.explainLimit(&e, l, id):
+	case id.IsZero() && s.TooLarge(l.spec) != "":
+		e.Limit, e.Text = "too_large", "it would be refused: "+s.TooLarge(l.spec)
+	case s.explainLimit(e, l, id):
 	case e.Fitting == 0:
 		e.Text = "no worker can take it now: " + joinTexts(e.Filters)
-	case s.explainReserved(&e, l, id, free):
-	case l.gang != nil && l.waiting.size > 0 && s.explainGang(&e, l):
+	case s.explainReserved(e, l, id, free):
+	case l.gang != nil && l.waiting.size > 0 && s.explainGang(e, l):
 	case id.IsZero() && e.Ahead == 0:
 		e.Text = "nothing keeps it: it would start when it is submitted"
 	case e.Ahead > 0:
@@ -63,11 +74,23 @@ func (s *Scheduler) Explain(id job.ID, spec *job.Spec, again bool, now time.Time
 	default:
 		e.Text = "its turn has not come yet: others are to get their part of the workers first"
 	}
-	s.estimate(&e, l, id)
-	if e.Advice == "" {
-		e.Advice = s.advise(&e, l)
+}
+
+// The reason that is kept for jobs which will have started when somebody asks is looked for so often, of one line and of any.
+const (
+	reasonAge   = time.Second
+	reasonEvery = 50 * time.Millisecond
+)
+
+// keepReason notes why the jobs of a line wait: of one line now and then, because it takes a look at every worker.
+func (s *Scheduler) keepReason(l *line) {
+	if s.now.Sub(s.reasonAt) < reasonEvery || s.now.Sub(l.reasonAt) < reasonAge {
+		return
 	}
-	return e
+	s.reasonAt = s.now
+	var e Explanation
+	s.findReason(&e, l, l.waiting.first())
+	l.reason, l.reasonAt = e.Text, s.now
 }
 
 // TooLarge says that no worker that is known could ever take a job, because it asks for more than the largest has; empty: one could,

@@ -36,6 +36,9 @@ type line struct {
 	running int
 	waiting waiting
 	urgency urgency
+
+	reason   string // why its jobs waited, see keepReason
+	reasonAt time.Time
 }
 
 // urgency orders lines: a job whose priority is higher by one is as urgent as one that has waited for longer by the queue's ageing.

@@ -18,6 +18,7 @@ type Placement struct {
 	Job    job.ID
 	Worker job.WorkerID
 	Place  *Running // to be given back to End
+	Waited string   // why it has waited, as was found last; empty: it has not, or nobody looked
 }
 
 // Plan is what Place decided; it is good until the next call. Its placements are in force: who cannot carry one out calls End.
@@ -55,7 +56,7 @@ type Scheduler struct {
 	whole      amount // what all workers have that are there
 	waiting    int
 	superseded []job.ID
-	nonsense   uint64
+	nonsense   int
 	spare      []*Running
 	placements []Placement // of the last plan
 
@@ -63,6 +64,8 @@ type Scheduler struct {
 	out         []*cell   // that are out of use for a while
 	succeeded   time.Time // when a job did last
 	succeededOn *cell
+
+	reasonAt time.Time // when a reason was kept last, see keepReason
 
 	reservations []*reservation
 	scanned      int // where the next look at a part of the workers begins
@@ -205,6 +208,7 @@ func (s *Scheduler) serve(n *node, plan *Plan) {
 		need = l.gang.need()
 	}
 	if _, limit := n.limited(&need, s.now); limit != noLimit {
+		s.keepReason(l)
 		if l.gang != nil {
 			s.setAside(n, g)
 		} else {
@@ -246,7 +250,11 @@ func (s *Scheduler) placeFirst(l *line, plan *Plan) bool {
 // started puts a job that has got its place into the plan.
 func (s *Scheduler) started(r *Running, plan *Plan) {
 	r.line.node.spend()
-	plan.Placements = append(plan.Placements, Placement{Job: r.job, Worker: r.cell.worker.ID, Place: r})
+	p := Placement{Job: r.job, Worker: r.cell.worker.ID, Place: r}
+	if at := r.line.reasonAt; !at.IsZero() && at.UnixMilli() >= r.job.Time().UnixMilli() {
+		p.Waited = r.line.reason
+	}
+	plan.Placements = append(plan.Placements, p)
 	if held := s.reservationOf(r.job); held != nil {
 		s.unreserve(held)
 		s.released = len(s.aside) > 0 // one of them may use what is not reserved any more
@@ -259,6 +267,7 @@ func (s *Scheduler) started(r *Running, plan *Plan) {
 // noRoom deals with a job for which there is no worker now.
 func (s *Scheduler) noRoom(n *node, g *group, l *line, plan *Plan) {
 	s.heads = append(s.heads, l)
+	s.keepReason(l)
 	s.preempt(l, plan)
 	if l.gang == nil && len(l.shape.best) == 0 {
 		// What is free only shrinks in a pass, so there is none for any other job of the shape either.

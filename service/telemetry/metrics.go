@@ -12,13 +12,13 @@ import (
 
 // Metrics are the server's own measurements. Recording is cheap and may be done from any goroutine.
 type Metrics struct {
-	meter                                            metric.Meter
-	submitted, scheduled, completed, stale, logBytes metric.Int64Counter
-	outputRefused                                    metric.Int64Counter
-	commitSeconds                                    metric.Float64Histogram
-	commitJobs                                       metric.Int64Histogram
-	gauges                                           gauges
-	ends                                             sync.Map // from end to []metric.AddOption, made at an end's first use
+	meter                                                     metric.Meter
+	submitted, scheduled, completed, stale, ignored, logBytes metric.Int64Counter
+	outputRefused                                             metric.Int64Counter
+	commitSeconds                                             metric.Float64Histogram
+	commitJobs                                                metric.Int64Histogram
+	gauges                                                    gauges
+	ends                                                      sync.Map // from end to []metric.AddOption, made at an end's first use
 }
 
 // end is a way for a job to end; there are a few dozen.
@@ -37,6 +37,7 @@ func (t *Telemetry) NewMetrics(snapshot SnapshotFunc) (*Metrics, error) {
 	m.scheduled = counter("hodei.jobs.scheduled", "Attempts that were given to a worker.")
 	m.completed = counter("hodei.jobs.completed", "Jobs that ended, by their state and the cause.")
 	m.stale = counter("hodei.stale.reports", "Reports of agents about attempts that are no longer theirs.")
+	m.ignored = counter("hodei.measurements.ignored", "Measurements of workers' machines that cannot be true.")
 	m.outputRefused = counter("hodei.output.refused", "Pieces of output that agents sent for attempts that are not theirs.")
 	m.logBytes = counter("hodei.log.bytes", "Bytes of output that were stored.")
 	var err error
@@ -74,6 +75,9 @@ func (m *Metrics) JobsEnded(state, cause string, n int) {
 
 // StaleReports counts reports that changed nothing.
 func (m *Metrics) StaleReports(n int) { m.stale.Add(context.Background(), int64(n)) }
+
+// MeasurementsIgnored counts measurements of workers' machines that cannot be true.
+func (m *Metrics) MeasurementsIgnored(n int) { m.ignored.Add(context.Background(), int64(n)) }
 
 // OutputRefused counts pieces of output that an agent had no right to send.
 func (m *Metrics) OutputRefused(n int) { m.outputRefused.Add(context.Background(), int64(n)) }

@@ -30,6 +30,7 @@ func TestMetricNames(t *testing.T) {
 	m.JobsEnded("FAILED", "exit_code", 1)
 	m.JobsEnded("FAILED", "signal", 2)
 	m.StaleReports(1)
+	m.MeasurementsIgnored(2)
 	m.LogBytes(4096)
 	m.Commit(1500*time.Microsecond, 70)
 	wantLines(t, scrape(t, tel),
@@ -41,6 +42,7 @@ func TestMetricNames(t *testing.T) {
 		`hodei_jobs_completed_total{cause="exit_code",state="FAILED"} 1`,
 		`hodei_jobs_completed_total{cause="signal",state="FAILED"} 2`,
 		"hodei_stale_reports_total 1",
+		"hodei_measurements_ignored_total 2",
 		"hodei_log_bytes_total 4096",
 		`hodei_commit_duration_seconds_bucket{le="0.001"} 0`,
 		`hodei_commit_duration_seconds_bucket{le="0.002"} 1`,

@@ -36,7 +36,8 @@ func AppendState(b []byte, j *job.Job) []byte {
 	b = appendBool(b, 17, j.Preempting)
 	b = appendNumber(b, 18, j.Preemptions)
 	b = appendNumber(b, 19, j.WorkersLost)
-	return appendString(b, 20, j.Held)
+	b = appendString(b, 20, j.Held)
+	return appendString(b, 21, j.Waited)
 }
 
 func begun(s job.StepStatus) bool { return s != job.StepStatus{State: job.StepPending} }
@@ -95,6 +96,8 @@ func DecodeState(record []byte, j *job.Job) error {
 			j.WorkersLost = v.int32()
 		case 20:
 			j.Held = string(v.bytes)
+		case 21:
+			j.Waited = string(v.bytes)
 		}
 		return err
 	})
