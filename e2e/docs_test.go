@@ -168,7 +168,7 @@ func TestSchedulingAsTheDocumentDescribesIt(t *testing.T) {
 	}
 	_, rest, _ := strings.Cut(string(data), "```yaml\n")
 	spec, _, ok := strings.Cut(rest, "```")
-	if got := runHodei(t, w.env(), []byte(spec), "explain", "-f", "-"); !ok || got.code != 0 || !strings.Contains(got.stdout, "no worker can take it now") {
+	if got := runHodei(t, w.env(), []byte(spec), "explain", "-f", "-"); !ok || got.code != 0 || !strings.Contains(got.stdout, "it would be refused") {
 		t.Errorf("the document's spec gave %+v", got)
 	}
 }
