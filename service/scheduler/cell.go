@@ -106,6 +106,9 @@ func (s *Scheduler) RemoveWorker(id job.WorkerID) {
 	c.usable = false
 	s.note(c)
 	s.unreserve(c.reserved)
+	before := c.health.doubtful()
+	c.health = health{}
+	s.countFailing(before, &c.health)
 	s.out = slices.DeleteFunc(s.out, func(other *cell) bool { return other == c })
 	delete(s.cells.byID, id)
 	s.cells.all[c.index] = nil

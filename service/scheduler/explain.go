@@ -96,6 +96,9 @@ func (s *Scheduler) keepReason(l *line) {
 // TooLarge says that no worker that is known could ever take a job, because it asks for more than the largest has; empty: one could,
 // or none is known yet.
 func (s *Scheduler) TooLarge(spec *job.Spec) string {
+	if r := &spec.Resources; r.MilliCPU == 0 && r.MemoryMiB == 0 && len(r.Extras) == 0 {
+		return ""
+	}
 	if n := s.queues[queueKey{spec.Namespace, spec.Queue}]; n != nil && n.queue.AwaitsWorkers {
 		return ""
 	}

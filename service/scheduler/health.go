@@ -38,7 +38,11 @@ const (
 
 // Ended takes in how a job with a name ended on its worker, before End. Whose fault it was cannot be known of a single job, but of many.
 func (s *Scheduler) Ended(r *Running, name string, cause *job.Cause, now time.Time) {
+	if s.failing == 0 && cause.Kind == job.CauseExitCode && cause.ExitCode == 0 {
+		return
+	}
 	h := &r.cell.health
+	defer s.countFailing(h.doubtful(), h)
 	switch {
 	case cause.Kind == job.CauseExitCode && cause.ExitCode == 0:
 		s.succeeded, s.succeededOn = now, r.cell
@@ -66,6 +70,19 @@ func (s *Scheduler) Ended(r *Running, name string, cause *job.Cause, now time.Ti
 		s.takeOut(r.cell, fmt.Sprintf("its agent failed %d jobs in a row, the last one: %s", h.faults, h.last), now)
 	case h.failed >= failuresAllowed && len(h.names) >= familiesFailed && elsewhere:
 		s.takeOut(r.cell, fmt.Sprintf("%d jobs in a row failed there while others succeed elsewhere, the last one: %s", h.failed, h.last), now)
+	}
+}
+
+// doubtful reports whether it is of interest how the next job ends.
+func (h *health) doubtful() bool { return h.failed > 0 || h.probing }
+
+// countFailing keeps count after a change.
+func (s *Scheduler) countFailing(before bool, h *health) {
+	switch after := h.doubtful(); {
+	case after && !before:
+		s.failing++
+	case before && !after:
+		s.failing--
 	}
 }
 
@@ -150,7 +167,9 @@ func (s *Scheduler) Distrusted(id job.WorkerID) (why string, until time.Time) {
 func (s *Scheduler) Trust(id job.WorkerID) {
 	if c := s.cells.byID[id]; c != nil {
 		s.out = slices.DeleteFunc(s.out, func(other *cell) bool { return other == c })
+		before := c.health.doubtful()
 		c.health = health{}
+		s.countFailing(before, &c.health)
 		c.usable = isUsable(c)
 		s.note(c)
 	}

@@ -132,8 +132,12 @@ func (s *Scheduler) Class(spec *job.Spec, again bool) Class {
 
 // line returns the line of a class, which it makes when there is none.
 func (s *Scheduler) line(spec *job.Spec, again bool) *line {
+	if s.latest != nil && s.latest.plain(spec) {
+		return s.latest
+	}
 	class, rest := s.classOf(spec, again)
 	if l := s.lines[class]; l != nil {
+		s.latest = l
 		return l
 	}
 	s.tidy()
@@ -149,8 +153,18 @@ func (s *Scheduler) line(spec *job.Spec, again bool) *line {
 			}
 		}
 	}
-	s.lines[class] = l
+	s.lines[class], s.latest = l, l
 	return l
+}
+
+// plain reports whether a spec is of the line's class, where that can be seen quickly: most jobs are like the one before, and ask for
+// little.
+func (l *line) plain(spec *job.Spec) bool {
+	return l.class.Rest == "" && spec.Placement == nil && spec.Name == "" && l.spec.Name == "" &&
+		len(spec.Constraints) == 0 && len(spec.Resources.Extras) == 0 &&
+		l.class.MilliCPU == spec.Resources.MilliCPU && l.class.MemoryMiB == spec.Resources.MemoryMiB &&
+		l.class.Priority == spec.Priority && l.class.Once == (spec.MaxAttempts <= 1) && l.spec.Timeout == spec.Timeout &&
+		l.class.Namespace == spec.Namespace && l.class.Queue == spec.Queue
 }
 
 // asks keeps of a spec what filters and scorers look at, so that a line does not keep a script in memory.
@@ -169,6 +183,7 @@ func (s *Scheduler) tidy() {
 	if len(s.lines) < s.tidyAt {
 		return
 	}
+	s.latest = nil
 	used, named := make(map[*shape]bool), make(map[*node]bool)
 	idle := func(l *line) bool { return l.waiting.size == 0 && l.running == 0 }
 	for class, l := range s.lines {

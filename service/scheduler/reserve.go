@@ -1,7 +1,9 @@
 package scheduler
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -107,6 +109,36 @@ func (s *Scheduler) hold(r *reservation) {
 		r.parts[i].cell.reserved = r
 	}
 	s.reservations = append(s.reservations, r)
+	s.orderPromises(r.line)
+}
+
+// orderPromises gives the earliest promise of a line to its oldest job, and so on: they are alike, and start in this order.
+func (s *Scheduler) orderPromises(l *line) {
+	var own []*reservation
+	var ids []job.ID
+	for _, r := range s.reservations {
+		if r.line == l {
+			own, ids = append(own, r), append(ids, r.job)
+		}
+	}
+	slices.SortFunc(own, func(a, b *reservation) int { return cmp.Compare(a.at, b.at) })
+	slices.SortFunc(ids, job.ID.Compare)
+	for i, r := range own {
+		r.job = ids[i]
+	}
+}
+
+// redeem gives up what was kept for a job that has started. When it has taken the place of another one of its line, that one gets its.
+func (s *Scheduler) redeem(r *Running) {
+	used, own := r.cell.reserved, s.reservationOf(r.job)
+	if used != nil && used.line == r.line && used.job != r.job && own != nil {
+		used.job, own.job = own.job, used.job
+		own = used
+	}
+	if own != nil {
+		s.unreserve(own)
+		s.released = len(s.aside) > 0 // one of them may use what is not reserved any more
+	}
 }
 
 // extend adds to a reservation the place where one more job of a shape starts earliest.
@@ -175,10 +207,10 @@ func (c *cell) earliest(need *amount, now time.Time) int64 {
 // overdue is how much longer a job may run, as far as is assumed, that should have ended already.
 const overdue = time.Second
 
-// suits reports whether a job may start on a worker that is reserved: for itself, until the reserved time, or beside what is reserved.
+// suits reports whether a job may start on a worker that is reserved: for itself or one that is like it, until the reserved time, or beside what is reserved.
 func (s *Scheduler) suits(c *cell, l *line, id job.ID) bool {
 	r := c.reserved
-	if r == nil || r.job == id || r.line.gang != nil && r.line.gang == l.gang {
+	if r == nil || r.job == id || r.line == l || r.line.gang != nil && r.line.gang == l.gang {
 		return true
 	}
 	if nanos(s.now)+int64(bound(l.class.Bound)) <= r.at {
@@ -263,5 +295,10 @@ func (s *Scheduler) keepReservations() {
 			continue
 		}
 		r.at = at
+	}
+	if len(s.reservations) > 1 {
+		for _, r := range s.reservations {
+			s.orderPromises(r.line)
+		}
 	}
 }

@@ -46,7 +46,8 @@ type Scheduler struct {
 	queues     map[queueKey]*node
 	busy       []*node // that have groups
 	lines      map[Class]*line
-	tidyAt     int // how many lines are many
+	latest     *line // that a job came to; nil: none
+	tidyAt     int   // how many lines are many
 	shapes     map[shapeKey]*shape
 	families   map[familyKey]*family
 	gates      map[gateKey]*gate
@@ -62,7 +63,8 @@ type Scheduler struct {
 
 	history     history
 	out         []*cell   // that are out of use for a while
-	succeeded   time.Time // when a job did last
+	failing     int       // on how many workers the last job failed, or which are tried with one job
+	succeeded   time.Time // when a job did last while there were such workers
 	succeededOn *cell
 
 	reasonAt time.Time // when a reason was kept last, see keepReason
@@ -255,9 +257,8 @@ func (s *Scheduler) started(r *Running, plan *Plan) {
 		p.Waited = r.line.reason
 	}
 	plan.Placements = append(plan.Placements, p)
-	if held := s.reservationOf(r.job); held != nil {
-		s.unreserve(held)
-		s.released = len(s.aside) > 0 // one of them may use what is not reserved any more
+	if len(s.reservations) > 0 {
+		s.redeem(r)
 	}
 	if l := r.line; l.waiting.size > 0 {
 		l.urge()
