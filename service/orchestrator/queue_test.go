@@ -327,7 +327,7 @@ func TestEndedJobKnowsWhyItWaited(t *testing.T) {
 			r.report(t, finished(r.sent.take()[0], 0))
 			synctest.Wait()
 		}
-		if j := r.cause(t, second.ID); j.State != job.Succeeded || !strings.Contains(j.Waited, "all slots taken") {
+		if j := r.cause(t, second.ID); j.State != job.Succeeded || !strings.Contains(j.Waited, "none of the 1 workers that may take it had free what it needs: a slot") {
 			t.Errorf("the one that waited is %s and says %q", j.State, j.Waited)
 		}
 		for _, id := range []job.ID{first.ID, third.ID} {

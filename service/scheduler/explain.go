@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -76,21 +77,25 @@ func (s *Scheduler) findReason(e *Explanation, l *line, id job.ID) {
 	}
 }
 
-// The reason that is kept for jobs which will have started when somebody asks is looked for so often, of one line and of any.
-const (
-	reasonAge   = time.Second
-	reasonEvery = 50 * time.Millisecond
-)
+// reasonAge is how old the reason may be that is kept for jobs which will have started when somebody asks.
+const reasonAge = time.Second
 
-// keepReason notes why the jobs of a line wait: of one line now and then, because it takes a look at every worker.
+// keepReason notes, without a look at the workers, why the jobs of a line wait.
 func (s *Scheduler) keepReason(l *line) {
-	if s.now.Sub(s.reasonAt) < reasonEvery || s.now.Sub(l.reasonAt) < reasonAge {
+	if s.now.Sub(l.reasonAt) < reasonAge {
 		return
 	}
-	s.reasonAt = s.now
+	l.reasonAt = s.now
 	var e Explanation
-	s.findReason(&e, l, l.waiting.first())
-	l.reason, l.reasonAt = e.Text, s.now
+	if s.explainLimit(&e, l, l.waiting.first()) {
+		l.reason = e.Text
+		return
+	}
+	fitting := 0
+	for _, word := range l.shape.fits {
+		fitting += bits.OnesCount64(word)
+	}
+	l.reason = fmt.Sprintf("none of the %d workers that may take it had free what it needs: %s", fitting, describe(l.shape.resources))
 }
 
 // TooLarge says that no worker that is known could ever take a job, because it asks for more than the largest has; empty: one could,

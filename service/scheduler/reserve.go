@@ -207,7 +207,8 @@ func (c *cell) earliest(need *amount, now time.Time) int64 {
 // overdue is how much longer a job may run, as far as is assumed, that should have ended already.
 const overdue = time.Second
 
-// suits reports whether a job may start on a worker that is reserved: for itself or one that is like it, until the reserved time, or beside what is reserved.
+// suits reports whether a job may start on a worker that is reserved: for itself or one that is like it, until the reserved time, or
+// beside what is reserved.
 func (s *Scheduler) suits(c *cell, l *line, id job.ID) bool {
 	r := c.reserved
 	if r == nil || r.job == id || r.line == l || r.line.gang != nil && r.line.gang == l.gang {

@@ -67,8 +67,6 @@ type Scheduler struct {
 	succeeded   time.Time // when a job did last while there were such workers
 	succeededOn *cell
 
-	reasonAt time.Time // when a reason was kept last, see keepReason
-
 	reservations []*reservation
 	scanned      int // where the next look at a part of the workers begins
 

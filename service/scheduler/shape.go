@@ -26,12 +26,13 @@ type shape struct {
 	best    []choice // the highest first
 	more    bool     // there may be others that can take a job, none of them better than floor
 	floor   choice
-	spare   []*cell  // memory for others
-	others  []*cell  // those others, and some that cannot any more, unless there are too many
-	some    bool     // others has not all of them
-	cursor  uint64   // up to where the log of changes was looked at; 0: look at all workers
-	fits    []uint64 // a bit for each cell, by index: the filters of facts let it pass
-	blocked uint64   // the last pass that found no worker for it
+	spare   []*cell // memory for others
+	others  []*cell // those others, and some that cannot any more, unless there are too many
+	some    bool    // others has not all of them
+	cursor  uint64  // up to where the log of changes was looked at; 0: look at all workers
+	fits    bitset  // of cells, by index: the filters of facts let it pass
+	kept    bitset  // it is among the best
+	blocked uint64  // the last pass that found no worker for it
 }
 
 const (
@@ -229,6 +230,7 @@ func (s *Scheduler) review(sh *shape) {
 // scan looks at all workers; in a large cluster at as many as it takes to find enough that can take a job.
 func (s *Scheduler) scan(sh *shape) {
 	sh.best, sh.others, sh.more, sh.some = sh.best[:0], sh.others[:0], false, false
+	clear(sh.kept)
 	renew := sh.cursor == 0 || s.changes.end-sh.cursor > changesKept
 	all := s.cells.all
 	for i := range all {
@@ -264,27 +266,32 @@ func (s *Scheduler) scan(sh *shape) {
 }
 
 func (sh *shape) setFits(c *cell) {
-	for len(sh.fits) <= c.index/64 {
-		sh.fits = append(sh.fits, 0)
-	}
-	bit := uint64(1) << (c.index % 64)
-	sh.fits[c.index/64] &^= bit
-	if passes(ofFacts, sh, c) {
-		sh.fits[c.index/64] |= bit
-	}
+	sh.fits.set(c.index, passes(ofFacts, sh, c))
 }
 
-func (sh *shape) fit(c *cell) bool {
-	return sh.fits[c.index/64]&(1<<(c.index%64)) != 0
+func (sh *shape) fit(c *cell) bool { return sh.fits.has(c.index) }
+
+// bitset is a set of small numbers.
+type bitset []uint64
+
+func (b bitset) has(i int) bool { return i/64 < len(b) && b[i/64]&(1<<(i%64)) != 0 }
+
+func (b *bitset) set(i int, in bool) {
+	for len(*b) <= i/64 {
+		*b = append(*b, 0)
+	}
+	(*b)[i/64] &^= 1 << (i % 64)
+	if in {
+		(*b)[i/64] |= 1 << (i % 64)
+	}
 }
 
 // offer puts a worker where it belongs among the best, or takes it out.
 func (sh *shape) offer(c *cell) {
-	for i := range sh.best {
-		if sh.best[i].cell == c {
-			sh.best = slices.Delete(sh.best, i, i+1)
-			break
-		}
+	if sh.kept.has(c.index) {
+		sh.kept.set(c.index, false)
+		at := slices.IndexFunc(sh.best, func(b choice) bool { return b.cell.index == c.index })
+		sh.best = slices.Delete(sh.best, at, at+1)
 	}
 	if !c.usable || !sh.fit(c) || !passes(ofRoom, sh, c) {
 		return
@@ -296,9 +303,11 @@ func (sh *shape) offer(c *cell) {
 	}
 	at, _ := slices.BinarySearchFunc(sh.best, new, func(a, b choice) int { return a.compare(&b) })
 	sh.best = slices.Insert(sh.best, at, new)
+	sh.kept.set(c.index, true)
 	if len(sh.best) > bestKept {
 		sh.floor = sh.best[bestKept]
 		sh.best = sh.best[:bestKept]
+		sh.kept.set(sh.floor.cell.index, false)
 		sh.passOver(sh.floor.cell)
 	}
 }
