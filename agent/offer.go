@@ -1,6 +1,10 @@
 package agent
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/hodei-jobs/hodei/agent/runner"
+)
 
 // maxTaints is more than a job can tolerate.
 const maxTaints = 32
@@ -40,4 +44,15 @@ func isName(s string, most int, long bool) bool {
 		}
 	}
 	return s != "" && len(s) <= most
+}
+
+// capable is a runner that can do what not all can.
+type capable interface{ Capabilities() []string }
+
+// capabilities returns what a runner can do that not all can.
+func capabilities(r runner.Runner) []string {
+	if c, ok := r.(capable); ok {
+		return c.Capabilities()
+	}
+	return nil
 }

@@ -146,7 +146,7 @@ func (s *session) register() *hwpv1.AgentMessage {
 	return &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Register{Register: &hwpv1.Register{
 		ProtocolVersion: protocolVersion, Name: config.Name, Labels: config.Labels, Capacity: config.Capacity.toProto(),
 		AgentVersion: config.Version, BootId: s.agent.bootID, Attempts: s.agent.slots.refs(), Forgetful: s.agent.forgetful,
-		Dial: s.agent.dials, Taints: config.Taints,
+		Dial: s.agent.dials, Taints: config.Taints, Features: capabilities(config.Runner),
 	}}}
 }
 

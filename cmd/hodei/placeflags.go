@@ -13,9 +13,9 @@ import (
 
 // placeFlags say where a job may run, and beside which others.
 type placeFlags struct {
-	constraints, likes, tolerations []string
-	spread, apart, concurrency      string
-	gpus                            int32
+	constraints, likes, tolerations, requires []string
+	spread, apart, concurrency                string
+	gpus                                      int32
 }
 
 func (f *placeFlags) add(flags *pflag.FlagSet) {
@@ -27,6 +27,7 @@ func (f *placeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.spread, "spread", "", "worker's label over whose values jobs of this name are spread")
 	flags.StringVar(&f.apart, "apart", "", "worker's label of which no two jobs of this name have the same value")
 	flags.StringArrayVar(&f.tolerations, "tolerate", nil, "taint of workers that does not keep the job away; may be repeated")
+	flags.StringArrayVar(&f.requires, "require", nil, "what the worker's agent must be able to do: memory-limit, terminal; may be repeated")
 	flags.StringVar(&f.concurrency, "concurrency", "",
 		"key of which one job, or LIMIT, runs at a time, KEY[:LIMIT][:queue|latest|cancel-running]")
 }
@@ -47,7 +48,7 @@ func (f *placeFlags) apply(spec *hodeiv1.JobSpec) error {
 		}
 		spec.Affinities = append(spec.Affinities, a)
 	}
-	spec.Spread, spec.Apart, spec.Tolerations = f.spread, f.apart, f.tolerations
+	spec.Spread, spec.Apart, spec.Tolerations, spec.Requires = f.spread, f.apart, f.tolerations, f.requires
 	if f.gpus != 0 {
 		spec.Resources.Extras = map[string]int32{"gpu": f.gpus}
 	}

@@ -100,6 +100,7 @@ func workerDetails(w *tabwriter.Writer, x *hodeiv1.Worker) {
 	for _, name := range slices.Sorted(maps.Keys(x.GetLabels())) {
 		line("Label", name+"="+x.GetLabels()[name])
 	}
+	line("Capabilities", orDash(strings.Join(x.GetCapabilities(), " ")))
 	line("Taints", orDash(strings.Join(x.GetTaints(), " ")))
 	line("Jobs", orDash(strings.Join(x.GetJobIds(), " ")))
 }

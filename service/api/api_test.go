@@ -221,7 +221,7 @@ func TestSpecSurvivesTheWayThroughTheAPI(t *testing.T) {
 				{Constraint: job.Constraint{Label: "v", Operator: job.OperatorVersion, Values: []string{"^1"}}, Weight: -100},
 				{Constraint: job.Constraint{Label: "ssd", Operator: job.OperatorExists}, Weight: 7},
 			},
-			Spread: "zone", Apart: "hostname", Tolerations: []string{"batch", "spot"},
+			Spread: "zone", Apart: "hostname", Tolerations: []string{"batch", "spot"}, Requires: []string{"terminal"},
 			Concurrency: &job.Concurrency{Key: "k", Limit: 2, Policy: job.ConcurrencyCancelRunning}, Gang: &job.Gang{Name: "g", Size: 3},
 		},
 	}

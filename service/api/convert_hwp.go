@@ -27,9 +27,13 @@ func workerFromRegister(id job.WorkerID, enrolled identity.EnrolledWorker, r *hw
 		taints = append(taints, text(taint))
 	}
 	slices.Sort(taints)
+	var capabilities []string
+	for _, name := range r.GetFeatures() {
+		capabilities = append(capabilities, text(name))
+	}
 	capacity := r.GetCapacity()
 	return job.Worker{
-		ID: id, Name: enrolled.Name, Labels: labels, AgentVersion: text(r.GetAgentVersion()), BootID: text(r.GetBootId()),
+		ID: id, Name: enrolled.Name, Labels: labels, Capabilities: capabilities, AgentVersion: text(r.GetAgentVersion()), BootID: text(r.GetBootId()),
 		Capacity: job.Resources{MilliCPU: capacity.GetMilliCpu(), MemoryMiB: capacity.GetMemoryMib(), Extras: extras(capacity.GetExtras())},
 		Slots:    capacity.GetSlots(), Dial: r.GetDial(), Taints: slices.Compact(taints),
 	}

@@ -83,7 +83,7 @@ func workerToProto(w *job.Worker) *hodeiv1.Worker {
 		Capacity: resourcesToProto(w.Capacity), Reserved: resourcesToProto(w.Reserved),
 		UsedMilliCpu: w.Used.MilliCPU, UsedMemoryMib: w.Used.MemoryMiB,
 		HeartbeatTime: timestamp(w.LastHeartbeat), ConnectTime: timestamp(w.ConnectedAt), AgentVersion: w.AgentVersion,
-		Taints: w.Taints, SuspendReason: w.Suspended, SuspendEndTime: timestamp(w.SuspendedTo),
+		Taints: w.Taints, Capabilities: w.Capabilities, SuspendReason: w.Suspended, SuspendEndTime: timestamp(w.SuspendedTo),
 	}
 	for _, id := range w.Jobs {
 		p.JobIds = append(p.JobIds, id.String())

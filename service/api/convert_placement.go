@@ -21,10 +21,11 @@ func constraintToProto(c *job.Constraint) *hodeiv1.Constraint {
 
 // placementFromProto returns nil when the spec asks for nothing of it, as most do.
 func placementFromProto(p *hodeiv1.JobSpec) *job.Placement {
-	if len(p.GetAffinities())+len(p.GetTolerations())+len(p.GetSpread())+len(p.GetApart()) == 0 && p.GetConcurrency() == nil && p.GetGang() == nil {
+	if len(p.GetAffinities())+len(p.GetTolerations())+len(p.GetRequires())+len(p.GetSpread())+len(p.GetApart()) == 0 &&
+		p.GetConcurrency() == nil && p.GetGang() == nil {
 		return nil
 	}
-	out := &job.Placement{Spread: p.GetSpread(), Apart: p.GetApart(), Tolerations: p.GetTolerations()}
+	out := &job.Placement{Spread: p.GetSpread(), Apart: p.GetApart(), Tolerations: p.GetTolerations(), Requires: p.GetRequires()}
 	for _, a := range p.GetAffinities() {
 		out.Affinities = append(out.Affinities, job.Affinity{Constraint: constraintFromProto(a.GetConstraint()), Weight: a.GetWeight()})
 	}
@@ -45,7 +46,7 @@ func placementToProto(to *hodeiv1.JobSpec, p *job.Placement) {
 	if p == nil {
 		return
 	}
-	to.Spread, to.Apart, to.Tolerations = p.Spread, p.Apart, p.Tolerations
+	to.Spread, to.Apart, to.Tolerations, to.Requires = p.Spread, p.Apart, p.Tolerations, p.Requires
 	for i := range p.Affinities {
 		to.Affinities = append(to.Affinities, &hodeiv1.Affinity{
 			Constraint: constraintToProto(&p.Affinities[i].Constraint), Weight: p.Affinities[i].Weight,

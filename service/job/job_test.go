@@ -352,6 +352,9 @@ func TestSecretsAndTerminalsOfSteps(t *testing.T) {
 	if got.Secrets[0].Env != "TOKEN" || got.Secrets[1].Env != "OTHER" || *got.Terminal != (job.Terminal{Columns: 132, Rows: 24}) {
 		t.Errorf("the step became %+v, %+v", got, got.Terminal)
 	}
+	if p := j.Spec.Placement; p == nil || !slices.Equal(p.Requires, []string{job.CapabilityTerminal}) {
+		t.Errorf("a step on a terminal requires %+v", p)
+	}
 	if given[0].Env != "" || !j.Spec.WantsSecrets() || !slices.Equal(j.Spec.SecretNames(), []string{"TOKEN"}) {
 		t.Errorf("what was given became %+v, and the names are %q", given, j.Spec.SecretNames())
 	}

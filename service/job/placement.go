@@ -12,6 +12,7 @@ type Placement struct {
 	Spread      string       // a worker's label: jobs of this name go to its least used value; empty: no matter
 	Apart       string       // a worker's label: no two jobs of this name run at the same value of it; empty: no matter
 	Tolerations []string     // taints of workers that do not keep the job away
+	Requires    []string     // what the worker's agent must be able to do
 	Concurrency *Concurrency // nil: no limit of its own
 	Gang        *Gang        // nil: the job starts alone
 }
@@ -49,6 +50,7 @@ type Gang struct {
 const (
 	maxAffinities  = 32
 	maxTolerations = 32
+	maxRequires    = 32
 	maxKey         = 256
 	maxGang        = 1024
 	maxAffinity    = 100
@@ -71,7 +73,8 @@ func (p *Placement) normalized() (*Placement, error) {
 		}
 		out.Concurrency = &full
 	}
-	if len(out.Affinities)+len(out.Tolerations) == 0 && out.Spread == "" && out.Apart == "" && out.Concurrency == nil && out.Gang == nil {
+	if len(out.Affinities)+len(out.Tolerations)+len(out.Requires) == 0 && out.Spread == "" && out.Apart == "" &&
+		out.Concurrency == nil && out.Gang == nil {
 		return nil, nil
 	}
 	return &out, nil
@@ -83,6 +86,8 @@ func (p *Placement) validate() error {
 		return invalid("affinities: %d of them; at most %d are allowed", len(p.Affinities), maxAffinities)
 	case len(p.Tolerations) > maxTolerations:
 		return invalid("tolerations: %d of them; at most %d are allowed", len(p.Tolerations), maxTolerations)
+	case len(p.Requires) > maxRequires:
+		return invalid("requires: %d of them; at most %d are allowed", len(p.Requires), maxRequires)
 	case p.Spread != "" && !isLabelName(p.Spread):
 		return invalid("spread: %q is no name of a worker's label", p.Spread)
 	case p.Apart != "" && !isLabelName(p.Apart):
@@ -102,6 +107,11 @@ func (p *Placement) validate() error {
 			return invalid("tolerations[%d]: %q is no name of a taint; use up to 128 letters, digits, '.', '_', '/' and '-'", i, t)
 		}
 	}
+	for i, name := range p.Requires {
+		if !isLabelName(name) {
+			return invalid("requires[%d]: %q is no name of a capability; use up to 128 letters, digits, '.', '_', '/' and '-'", i, name)
+		}
+	}
 	if c := p.Concurrency; c != nil {
 		switch {
 		case c.Key == "" || len(c.Key) > maxKey || !isText(c.Key):
@@ -119,6 +129,21 @@ func (p *Placement) validate() error {
 	return nil
 }
 
+// CapabilityTerminal is what an agent can do that gives steps a terminal.
+const CapabilityTerminal = "terminal"
+
+// requiring returns a placement that requires a capability beside what another one says, which may be nil.
+func (p *Placement) requiring(capability string) *Placement {
+	out := new(Placement)
+	if p != nil {
+		*out = *p
+	}
+	if !slices.Contains(out.Requires, capability) {
+		out.Requires = append(slices.Clone(out.Requires), capability)
+	}
+	return out
+}
+
 // bytes returns about how much memory it takes.
 func (p *Placement) bytes() int {
 	if p == nil {
@@ -130,6 +155,9 @@ func (p *Placement) bytes() int {
 	}
 	for _, t := range p.Tolerations {
 		n += 16 + len(t)
+	}
+	for _, name := range p.Requires {
+		n += 16 + len(name)
 	}
 	if p.Concurrency != nil {
 		n += 32 + len(p.Concurrency.Key)

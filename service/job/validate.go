@@ -64,6 +64,9 @@ func (s Spec) normalized() (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	if slices.ContainsFunc(steps, func(step Step) bool { return step.Terminal != nil }) {
+		s.Placement = s.Placement.requiring(CapabilityTerminal)
+	}
 	s.Steps = steps
 	memory.spec = s
 	return &memory.spec, nil

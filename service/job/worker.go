@@ -20,6 +20,7 @@ type Worker struct {
 	Name          string
 	Labels        map[string]string
 	Taints        []string // it takes only jobs that tolerate all of them
+	Capabilities  []string // what its agent can do that not all can
 	Capacity      Resources
 	Slots         int32 // how many attempts it runs at the same time
 	AgentVersion  string

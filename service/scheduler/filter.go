@@ -29,6 +29,7 @@ const (
 
 var filters = [...]filter{
 	{"constraints", ofFacts, meetsConstraints, explainConstraints},
+	{"capabilities", ofFacts, isCapable, explainCapabilities},
 	{"taints", ofFacts, toleratesTaints, explainTaints},
 	{"size", ofFacts, largeEnough, explainSize},
 	{"connection", ofState, connected, explainConnection},
@@ -72,6 +73,25 @@ func explainConstraints(sh *shape, refused []*cell) string {
 		}
 	}
 	return fmt.Sprintf("%s without label %s", count(refused), strings.Join(missing, " and "))
+}
+
+func isCapable(sh *shape, c *cell) bool {
+	for _, name := range sh.requires {
+		if !slices.Contains(c.worker.Capabilities, name) {
+			return false
+		}
+	}
+	return true
+}
+
+func explainCapabilities(sh *shape, refused []*cell) string {
+	var missing []string
+	for _, name := range sh.requires {
+		if slices.ContainsFunc(refused, func(c *cell) bool { return !slices.Contains(c.worker.Capabilities, name) }) {
+			missing = append(missing, name)
+		}
+	}
+	return fmt.Sprintf("%s without the capability %s", count(refused), strings.Join(missing, " and "))
 }
 
 func toleratesTaints(sh *shape, c *cell) bool {

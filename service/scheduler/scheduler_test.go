@@ -17,7 +17,7 @@ import (
 
 func worker(id string, cpu int32, edit func(*job.Worker)) *job.Worker {
 	w := &job.Worker{
-		ID: job.WorkerID(id), Name: id, Connected: true, Slots: 4, Labels: map[string]string{"os": "linux"},
+		ID: job.WorkerID(id), Name: id, Connected: true, Slots: 4, Labels: map[string]string{"os": "linux"}, Capabilities: []string{"memory-limit"},
 		Capacity: job.Resources{MilliCPU: cpu, MemoryMiB: 1000},
 	}
 	if edit != nil {
@@ -93,6 +93,11 @@ func TestJobsArePackedSoThatLargeOnesFindRoom(t *testing.T) {
 	}
 }
 
+func requires(j *job.Job) *job.Job {
+	j.Spec.Placement = &job.Placement{Requires: []string{"memory-limit", "terminal"}}
+	return j
+}
+
 func TestEveryObstacleIsExplained(t *testing.T) {
 	t.Parallel()
 	gpu := job.Constraint{Label: "gpu", Operator: job.OperatorIn, Values: []string{"a100", "h100"}}
@@ -102,6 +107,7 @@ func TestEveryObstacleIsExplained(t *testing.T) {
 	}{
 		"1 worker (w) without label gpu=a100|h100":                        {nil, queued(1, 0, 0, gpu)},
 		"1 worker (w) too small for 9 CPUs":                               {nil, queued(1, 9000, 0)},
+		"1 worker (w) without the capability terminal":                    {nil, requires(queued(1, 0, 0))},
 		"1 worker (w) not connected":                                      {func(w *job.Worker) { w.Connected = false }, queued(1, 0, 0)},
 		"1 worker (w) draining":                                           {func(w *job.Worker) { w.Draining = true }, queued(1, 0, 0)},
 		"1 worker (w) with all slots taken":                               {func(w *job.Worker) { w.Slots = 1 }, queued(1, 0, 0)},

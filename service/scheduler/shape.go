@@ -19,6 +19,7 @@ type shape struct {
 	constraints []job.Constraint
 	affinities  []job.Affinity
 	tolerations []string
+	requires    []string
 	spread      *family // nil: no matter
 	apart       *family // nil: no matter
 	scorers     []weighed
@@ -127,6 +128,9 @@ func shapeRest(spec *job.Spec) string {
 	for _, t := range p.Tolerations {
 		fmt.Fprintf(&b, "/+%q", t)
 	}
+	for _, name := range p.Requires {
+		fmt.Fprintf(&b, "/!%q", name)
+	}
 	if p.Spread != "" || p.Apart != "" {
 		fmt.Fprintf(&b, "/%q %q %q %q", p.Spread, p.Apart, spec.Namespace, spec.Name)
 	}
@@ -145,7 +149,7 @@ func (s *Scheduler) shape(spec *job.Spec, scoring job.Scoring, rest string) *sha
 	}
 	sh := &shape{ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
 	if p := spec.Placement; p != nil {
-		sh.affinities, sh.tolerations = p.Affinities, p.Tolerations
+		sh.affinities, sh.tolerations, sh.requires = p.Affinities, p.Tolerations, p.Requires
 		sh.spread, sh.apart = s.family(spec, p.Spread), s.family(spec, p.Apart)
 		for _, f := range []*family{sh.spread, sh.apart} {
 			if f != nil && !slices.Contains(f.shapes, sh) {

@@ -89,6 +89,14 @@ func (r *Runner) Mode() string {
 	return r.cgroups.mode()
 }
 
+// Capabilities are what a job may require: "terminal", and "memory-limit" where the kernel holds a step to its memory.
+func (r *Runner) Capabilities() []string {
+	if r.cgroups == nil {
+		return []string{"terminal"}
+	}
+	return []string{"memory-limit", "terminal"}
+}
+
 // Recover implements runner.Runner. Without control groups it finds what has kept its environment.
 func (r *Runner) Recover() error {
 	if r.cgroups != nil {

@@ -447,7 +447,10 @@ type JobSpec struct {
 	// How many jobs with the same key run at the same time; any number when not set.
 	Concurrency *Concurrency `protobuf:"bytes,18,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
 	// The jobs that start together with this one; it starts alone when not set.
-	Gang          *Gang `protobuf:"bytes,19,opt,name=gang,proto3" json:"gang,omitempty"`
+	Gang *Gang `protobuf:"bytes,19,opt,name=gang,proto3" json:"gang,omitempty"`
+	// What the worker's agent must be able to do: "terminal" (a step that has one asks for it by itself) and "memory-limit", which holds
+	// a job to the memory that it has reserved.
+	Requires      []string `protobuf:"bytes,20,rep,name=requires,proto3" json:"requires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -611,6 +614,13 @@ func (x *JobSpec) GetConcurrency() *Concurrency {
 func (x *JobSpec) GetGang() *Gang {
 	if x != nil {
 		return x.Gang
+	}
+	return nil
+}
+
+func (x *JobSpec) GetRequires() []string {
+	if x != nil {
+		return x.Requires
 	}
 	return nil
 }
@@ -1791,7 +1801,7 @@ var File_hodei_v1_job_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_job_proto_rawDesc = "" +
 	"\n" +
-	"\x12hodei/v1/job.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\f\n" +
+	"\x12hodei/v1/job.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\f\n" +
 	"\aJobSpec\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x04name\x12L\n" +
 	"\tnamespace\x18\x02 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\tnamespace\x12D\n" +
@@ -1817,7 +1827,8 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"\x05apart\x18\x10 \x01(\tB;\xbaH8\xd8\x01\x01r321^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$R\x05apart\x12a\n" +
 	"\vtolerations\x18\x11 \x03(\tB?\xbaH<\x92\x019\x10 \"5r321^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$R\vtolerations\x127\n" +
 	"\vconcurrency\x18\x12 \x01(\v2\x15.hodei.v1.ConcurrencyR\vconcurrency\x12\"\n" +
-	"\x04gang\x18\x13 \x01(\v2\x0e.hodei.v1.GangR\x04gang\x1a9\n" +
+	"\x04gang\x18\x13 \x01(\v2\x0e.hodei.v1.GangR\x04gang\x12[\n" +
+	"\brequires\x18\x14 \x03(\tB?\xbaH<\x92\x019\x10 \"5r321^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$R\brequires\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a6\n" +

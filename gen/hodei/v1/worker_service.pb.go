@@ -120,6 +120,8 @@ type Worker struct {
 	Taints []string `protobuf:"bytes,13,rep,name=taints,proto3" json:"taints,omitempty"`
 	// Why it is out of use, or gets one job at a time until one succeeds: jobs failed there abnormally often, or it comes and goes.
 	SuspendReason string `protobuf:"bytes,14,opt,name=suspend_reason,json=suspendReason,proto3" json:"suspend_reason,omitempty"`
+	// What its agent can do, for requires of a job.
+	Capabilities []string `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// When a SUSPENDED worker is tried again.
 	SuspendEndTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=suspend_end_time,json=suspendEndTime,proto3" json:"suspend_end_time,omitempty"`
 	unknownFields  protoimpl.UnknownFields
@@ -252,6 +254,13 @@ func (x *Worker) GetSuspendReason() string {
 		return x.SuspendReason
 	}
 	return ""
+}
+
+func (x *Worker) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
 }
 
 func (x *Worker) GetSuspendEndTime() *timestamppb.Timestamp {
@@ -577,7 +586,7 @@ var File_hodei_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\xbf\x05\n" +
+	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\xe3\x05\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -593,7 +602,8 @@ const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\fconnect_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\x12#\n" +
 	"\ragent_version\x18\f \x01(\tR\fagentVersion\x12\x16\n" +
 	"\x06taints\x18\r \x03(\tR\x06taints\x12%\n" +
-	"\x0esuspend_reason\x18\x0e \x01(\tR\rsuspendReason\x12D\n" +
+	"\x0esuspend_reason\x18\x0e \x01(\tR\rsuspendReason\x12\"\n" +
+	"\fcapabilities\x18\x10 \x03(\tR\fcapabilities\x12D\n" +
 	"\x10suspend_end_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x0esuspendEndTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -449,7 +449,7 @@ type Register struct {
 	BootId string `protobuf:"bytes,6,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	// The attempts that the agent has: running, or ended with reports that were not acknowledged.
 	Attempts []*AttemptRef `protobuf:"bytes,7,rep,name=attempts,proto3" json:"attempts,omitempty"`
-	// Names of optional abilities.
+	// What the agent can do that not all can, for jobs that require it: "terminal", "memory-limit".
 	Features []string `protobuf:"bytes,8,rep,name=features,proto3" json:"features,omitempty"`
 	// The machine has been started anew since the agent wrote its journal, so that attempts which it had taken may be missing
 	// in the list above.

@@ -64,7 +64,7 @@ func fullSpec() *job.Spec {
 		Constraints: []job.Constraint{{Label: "l", Operator: job.OperatorIn, Values: []string{""}}}, Backoff: job.Backoff{Factor: math.Inf(1)},
 		Placement: &job.Placement{
 			Affinities: []job.Affinity{{Constraint: job.Constraint{Label: "z", Operator: job.OperatorVersion, Values: []string{"^1"}}, Weight: -100}, {}},
-			Spread:     "s", Apart: "a", Tolerations: []string{"", "t"},
+			Spread:     "s", Apart: "a", Tolerations: []string{"", "t"}, Requires: []string{"r"},
 			Concurrency: &job.Concurrency{Key: "k", Limit: -1, Policy: job.ConcurrencyLatest}, Gang: &job.Gang{Name: "g", Size: math.MaxInt32},
 		},
 	}

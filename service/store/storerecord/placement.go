@@ -15,6 +15,9 @@ func appendPlacement(b []byte, p *job.Placement) []byte {
 	for _, t := range p.Tolerations {
 		b = appendBytes(b, 4, []byte(t))
 	}
+	for _, name := range p.Requires {
+		b = appendBytes(b, 7, []byte(name))
+	}
 	if c := p.Concurrency; c != nil {
 		b = appendMessage(b, 5, func(b []byte) []byte {
 			return appendNumber(appendNumber(appendString(b, 1, c.Key), 2, c.Limit), 3, c.Policy)
@@ -42,6 +45,8 @@ func decodePlacement(b []byte) (*job.Placement, error) {
 			p.Concurrency, err = decodeConcurrency(v.bytes)
 		case 6:
 			p.Gang, err = decodeGang(v.bytes)
+		case 7:
+			p.Requires = append(p.Requires, string(v.bytes))
 		}
 		return err
 	})

@@ -87,7 +87,7 @@ func drawSpec(t *rapid.T) *job.Spec {
 }
 
 func drawPlacement(t *rapid.T) *job.Placement {
-	p := &job.Placement{Spread: text().Draw(t, "spread"), Apart: text().Draw(t, "apart"), Tolerations: list(t, "tolerations")}
+	p := &job.Placement{Spread: text().Draw(t, "spread"), Apart: text().Draw(t, "apart"), Tolerations: list(t, "tolerations"), Requires: list(t, "requires")}
 	for range rapid.IntRange(0, 2).Draw(t, "affinities") {
 		p.Affinities = append(p.Affinities, job.Affinity{
 			Constraint: job.Constraint{
