@@ -1,6 +1,7 @@
 package pgstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +26,16 @@ const (
 // when it is done twice.
 func (s *Store) retry(ctx context.Context, what string, do func() error) error {
 	wait, warned := shortestWait, time.Time{}
+	var away error // the last reason
 	for {
 		err := do()
+		if errors.Is(err, context.DeadlineExceeded) && errors.Is(ctx.Err(), context.DeadlineExceeded) { // it was cut off while it tried
+			return fmt.Errorf("%s: the database does not answer: %w", what, cmp.Or(away, err))
+		}
 		if err == nil || !isAway(err) {
 			return err
 		}
+		away = err
 		if time.Since(warned) > warnEvery {
 			warned = time.Now()
 			s.logger.Warn("the database is away; it is tried again, and nothing is acknowledged meanwhile", "what", what, "error", err)
