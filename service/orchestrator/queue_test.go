@@ -310,6 +310,31 @@ func TestJobThatLosesItsWorkersIsHeld(t *testing.T) {
 	})
 }
 
+func TestRestartedServerKnowsHowLongJobsRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewMem()
+		r := openRig(t, disk)
+		r.connect(t)
+		build := func(s *job.Spec) { s.Name = "build" }
+		for range 4 {
+			r.submit(t, build)
+			synctest.Wait()
+			ref := r.sent.take()[0]
+			r.report(t, started(ref))
+			time.Sleep(3 * time.Second) // less than the lease in all
+			r.report(t, finished(ref, 0))
+		}
+		r.close(t)
+		r = openRig(t, disk)
+		defer r.close(t)
+		waits := r.submit(t, build)
+		if _, e, err := r.Explain(t.Context(), waits.ID); err != nil || e.Prediction.Runs != 4 || e.Prediction.Median.Ran != 3*time.Second {
+			t.Errorf("the prediction is %+v, %v", e.Prediction, err)
+		}
+	})
+}
+
 // Why a job has waited is known when it has ended.
 func TestEndedJobKnowsWhyItWaited(t *testing.T) {
 	t.Parallel()

@@ -67,17 +67,20 @@ func (s *state) restore(j job.Job, now time.Time) {
 	}
 }
 
-// historyJobs is how many jobs a new life of the server learns from.
+// historyJobs is at how many jobs a new life of the server looks to learn how long jobs run.
 const historyJobs = 1000
 
-// restoreHistory learns from the jobs that succeeded last.
+// restoreHistory learns from those of the newest jobs that have succeeded. It does not look for more of them: behind a million that
+// wait, that would take long.
 func (s *state) restoreHistory(ctx context.Context, db Store) error {
-	jobs, err := db.ListJobs(ctx, store.Filter{States: []job.State{job.Succeeded}}, job.ID{}, historyJobs)
+	jobs, err := db.ListJobs(ctx, store.Filter{}, job.ID{}, historyJobs)
 	if err != nil {
 		return fmt.Errorf("reading the latest jobs: %w", err)
 	}
 	for i := range slices.Backward(jobs) {
-		s.sched.Learn(jobs[i].Spec, usageOf(&jobs[i]))
+		if j := &jobs[i]; j.State == job.Succeeded {
+			s.sched.Learn(j.Spec, usageOf(j))
+		}
 	}
 	return nil
 }
