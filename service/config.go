@@ -23,6 +23,8 @@ type Config struct {
 	KeepEnded time.Duration
 	// Reservations is how many jobs that find no room are promised a start; others must not delay it. Default 1, at most 32.
 	Reservations int
+	// SampleAbove is with how many workers a good one is enough for a job, and need not be the best. Default 4,096.
+	SampleAbove int
 	// MaxUnfinishedJobs bounds the queue; beyond it submits are refused. Default 1,000,000.
 	MaxUnfinishedJobs int
 	// DiskReserve is how many bytes the disk of the embedded store keeps free: below it, new jobs are refused and output waits

@@ -107,7 +107,7 @@ func (s *Server) build(ctx context.Context) error {
 	s.jobs, err = orchestrator.Open(ctx, orchestrator.Config{
 		Store: s.store, Bus: bus.New(busEvents), Dispatcher: s.fleet, Metrics: metrics, Logger: s.config.Logger,
 		Clock: time.Now, NewJobID: newJobID, MaxUnfinished: s.config.MaxUnfinishedJobs,
-		Scheduling: scheduler.Options{Reservations: s.config.Reservations}, Lease: s.config.Lease,
+		Scheduling: scheduler.Options{Reservations: s.config.Reservations, SampleAbove: s.config.SampleAbove}, Lease: s.config.Lease,
 		Admit: s.disk.admit, CheckSpec: s.secrets.Check,
 	})
 	if err != nil {

@@ -145,7 +145,7 @@ func jobDetails(w *tabwriter.Writer, j *hodeiv1.Job) {
 	}
 	line("Attempt", fmt.Sprintf("%d of %d", j.GetAttempt(), j.GetSpec().GetMaxAttempts()))
 	if n := j.GetPreemptions(); n > 0 || j.GetPreempting() {
-		line("Made room", fmt.Sprintf("%d times for more urgent jobs", n))
+		line("Preempted", fmt.Sprintf("%d, not counted against the attempts", n))
 	}
 	line("Worker", orDash(j.GetWorkerId()))
 	line("Submitted", age(j.GetCreateTime())+" ago")

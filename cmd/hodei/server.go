@@ -51,6 +51,8 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 	flags.DurationVar(&config.KeepEnded, "keep-ended", 0, "how long jobs and their logs are kept after their end (default 720h)")
 	flags.IntVar(&config.Reservations, "reservations", 0,
 		"promise so many jobs that find no room a start that others must not delay (default 1, at most 32)")
+	flags.IntVar(&config.SampleAbove, "sample-above", 0,
+		"with more workers than this a good one is enough for a job, and need not be the best (default 4096)")
 	flags.IntVar(&config.MaxUnfinishedJobs, "max-unfinished-jobs", 0, "refuse submits beyond this many (default 1000000)")
 	flags.Int64Var(&reserveMiB, "disk-reserve", 0,
 		"MiB to keep free on the disk: below, new jobs and output wait (default 256, or a tenth of a small disk; -1 for none)")

@@ -215,7 +215,7 @@ func (j Job) Finish(cause Cause, now time.Time) (Job, error) {
 		cause.Kind = CauseCanceled // the end that was asked for came about, if not in the way it was meant
 	}
 	if cause.Kind == CauseCanceled && j.Preempting && j.State != Canceling {
-		j = j.closeSteps(now)
+		j = j.closeSteps(now).stepsPreempted()
 		j.Preemptions++
 		return j.delay(now, 0)
 	}
@@ -290,6 +290,17 @@ func (j Job) end(cause Cause, now time.Time) (Job, error) {
 		j.Cause, j.Ended, j.NextAttempt, j.Preempting, j.Held = cause, now, time.Time{}, false, ""
 	}
 	return j, err
+}
+
+// stepsPreempted says of the steps that were stopped that it was to make room.
+func (j Job) stepsPreempted() Job {
+	j.Steps = slices.Clone(j.Steps)
+	for i := range j.Steps {
+		if c := &j.Steps[i].Cause; c.Kind == CauseCanceled {
+			c.Kind, c.Message = CausePreempted, "stopped to make room for a more urgent job"
+		}
+	}
+	return j
 }
 
 // closeSteps marks what did not run, or was cut off, so that no step of an ended attempt looks alive.

@@ -221,9 +221,13 @@ func TestPreemptedJobRunsAgainAndLosesNoAttempt(t *testing.T) {
 		}
 		end := finished(refs[1], 0)
 		end.Cause = job.Cause{Kind: job.CauseCanceled}
+		end.Steps = []job.StepReport{{Started: end.Ended, Ended: end.Ended, State: job.StepCanceled, Cause: end.Cause}}
 		r.report(t, end)
 		synctest.Wait()
 		j := r.cause(t, victim.ID)
+		if c := j.Steps[0].Cause; c.Kind != job.CausePreempted {
+			t.Errorf("its step ended for the cause %s", c.Kind)
+		}
 		if r.state(t, urgent.ID) != job.Assigned || !j.State.Waiting() || j.Preemptions != 1 || r.state(t, once.ID) != job.Assigned {
 			t.Fatalf("the urgent job is %s, the one that left %s after %d preemptions", r.state(t, urgent.ID), j.State, j.Preemptions)
 		}
@@ -352,7 +356,7 @@ func TestEndedJobKnowsWhyItWaited(t *testing.T) {
 			r.report(t, finished(r.sent.take()[0], 0))
 			synctest.Wait()
 		}
-		if j := r.cause(t, second.ID); j.State != job.Succeeded || !strings.Contains(j.Waited, "none of the 1 workers that may take it had free what it needs: a slot") {
+		if j := r.cause(t, second.ID); j.State != job.Succeeded || !strings.Contains(j.Waited, "no worker had free what it needs: a slot; of those that may take it there were 1") {
 			t.Errorf("the one that waited is %s and says %q", j.State, j.Waited)
 		}
 		for _, id := range []job.ID{first.ID, third.ID} {

@@ -210,12 +210,14 @@ func (c *heartbeat) apply(s *state, now time.Time) {
 	if w == nil {
 		return
 	}
-	w.LastHeartbeat, w.Used = now, c.used
+	w.LastHeartbeat = now
 	if w.Lost && w.open { // it was held up for longer than its lease, but its session has outlived that
 		w.Lost, w.Connected = false, true
 		s.workerChanged(w)
 	}
-	s.sched.SetLoad(c.id, c.used)
+	if s.sched.SetLoad(c.id, c.used) {
+		w.Used = c.used
+	}
 }
 
 // Drain makes a worker, named by its id or name, take no new jobs, or take them again, also when it was suspended.

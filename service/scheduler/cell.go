@@ -73,20 +73,21 @@ func (s *Scheduler) SetWorker(w *job.Worker) {
 	c.facts = c.changed
 }
 
-// SetLoad takes in what was measured on a worker's machine. What cannot be true is left out, and counted.
-func (s *Scheduler) SetLoad(id job.WorkerID, used job.Resources) {
+// SetLoad takes in what was measured on a worker's machine, and reports whether it can be true. What cannot is left out, and counted.
+func (s *Scheduler) SetLoad(id job.WorkerID, used job.Resources) bool {
 	c := s.cells.byID[id]
 	if c == nil {
-		return
+		return true
 	}
 	if !c.load.see(used, &c.capacity) {
 		s.nonsense++
-		return
+		return false
 	}
 	before := c.excess
 	if s.measured(c); c.excess != before {
 		s.note(c)
 	}
+	return true
 }
 
 // TakeNonsense returns how many measurements were left out since the last call, because they cannot be true.

@@ -95,7 +95,7 @@ func (s *Scheduler) keepReason(l *line) {
 	for _, word := range l.shape.fits {
 		fitting += bits.OnesCount64(word)
 	}
-	l.reason = fmt.Sprintf("none of the %d workers that may take it had free what it needs: %s", fitting, describe(l.shape.resources))
+	l.reason = fmt.Sprintf("no worker had free what it needs: %s; of those that may take it there were %d", describe(l.shape.resources), fitting)
 }
 
 // TooLarge says that no worker that is known could ever take a job, because it asks for more than the largest has; empty: one could,
