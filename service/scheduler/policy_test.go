@@ -379,39 +379,6 @@ func TestGangThatCannotStartIsExplained(t *testing.T) {
 	}
 }
 
-func TestJobGetsThePlaceThatItWasPromised(t *testing.T) {
-	t.Parallel()
-	var workers []*job.Worker
-	for i := range 100 {
-		workers = append(workers, worker(fmt.Sprint("w", i), 4000, slots(10)))
-	}
-	w := newWorld(scheduler.Options{Reservations: 100}, workers...)
-	for range 100 {
-		w.add(cpu(1000))
-	}
-	for _, x := range workers { // one on each
-		w.Begin(id(w.next), &job.Spec{Namespace: "default", Queue: "x", Resources: job.Resources{MilliCPU: 1000}, Timeout: time.Hour}, false, x.ID, w.now)
-		w.next++
-	}
-	started := 0
-	for range 200 {
-		w.add(cpu(4000))
-	}
-	w.place()
-	for range 300 {
-		for n := range w.running {
-			w.end(n)
-			break
-		}
-		w.add(cpu(500))
-		w.place()
-		started++
-	}
-	if w.Len() > 600 {
-		t.Errorf("after %d ends %d jobs wait", started, w.Len())
-	}
-}
-
 func TestApartAndSpread(t *testing.T) {
 	t.Parallel()
 	zone := func(z string) func(*job.Worker) {

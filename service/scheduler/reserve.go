@@ -49,18 +49,6 @@ func (s *Scheduler) ReservedFor(worker job.WorkerID) (id job.ID, at time.Time, o
 // mostReservations is less than the best workers of a shape, so that not all of those are kept for others.
 const mostReservations = bestKept / 2
 
-// promised returns the worker that a job has been promised, if there is room on it now.
-func (s *Scheduler) promised(sh *shape, id job.ID) *cell {
-	if r := s.reservationOf(id); r != nil {
-		for i := range r.parts {
-			if c := r.parts[i].cell; firstRefusal(sh, c) < 0 {
-				return c
-			}
-		}
-	}
-	return nil
-}
-
 // reserve makes a reservation for the first job of a line that has none, or for its gang, unless there are as many as there may be.
 func (s *Scheduler) reserve(l *line) {
 	if len(s.reservations) >= s.options.Reservations {

@@ -236,9 +236,6 @@ func (s *Scheduler) placeFirst(l *line, plan *Plan) bool {
 	id := l.waiting.first()
 	c := s.choose(l.shape, func(c *cell) bool { return s.suits(c, l, id) })
 	if c == nil {
-		c = s.promised(l.shape, id)
-	}
-	if c == nil {
 		return false
 	}
 	l.waiting.remove(id)
