@@ -57,6 +57,8 @@ const (
 	ErrorReason_ERROR_REASON_SECRET_NOT_FOUND ErrorReason = 14
 	// No worker that is known has as much as the job asks for.
 	ErrorReason_ERROR_REASON_TOO_LARGE ErrorReason = 15
+	// There is no such role, binding, token, login, request or revocation.
+	ErrorReason_ERROR_REASON_NOT_FOUND ErrorReason = 16
 )
 
 // Enum value maps for ErrorReason.
@@ -78,6 +80,7 @@ var (
 		13: "ERROR_REASON_STEP_NOT_RUNNING",
 		14: "ERROR_REASON_SECRET_NOT_FOUND",
 		15: "ERROR_REASON_TOO_LARGE",
+		16: "ERROR_REASON_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -96,6 +99,7 @@ var (
 		"ERROR_REASON_STEP_NOT_RUNNING":     13,
 		"ERROR_REASON_SECRET_NOT_FOUND":     14,
 		"ERROR_REASON_TOO_LARGE":            15,
+		"ERROR_REASON_NOT_FOUND":            16,
 	}
 )
 
@@ -130,7 +134,7 @@ var File_hodei_v1_error_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14hodei/v1/error.proto\x12\bhodei.v1*\x9f\x04\n" +
+	"\x14hodei/v1/error.proto\x12\bhodei.v1*\xbb\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dERROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1e\n" +
@@ -148,7 +152,8 @@ const file_hodei_v1_error_proto_rawDesc = "" +
 	"!ERROR_REASON_RESUME_TOKEN_EXPIRED\x10\f\x12!\n" +
 	"\x1dERROR_REASON_STEP_NOT_RUNNING\x10\r\x12!\n" +
 	"\x1dERROR_REASON_SECRET_NOT_FOUND\x10\x0e\x12\x1a\n" +
-	"\x16ERROR_REASON_TOO_LARGE\x10\x0fB\x8d\x01\n" +
+	"\x16ERROR_REASON_TOO_LARGE\x10\x0f\x12\x1a\n" +
+	"\x16ERROR_REASON_NOT_FOUND\x10\x10B\x8d\x01\n" +
 	"\fcom.hodei.v1B\n" +
 	"ErrorProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 

@@ -1515,28 +1515,28 @@ const file_hodei_v1_job_service_proto_rawDesc = "" +
 	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\x12)\n" +
 	"\x10initial_complete\x18\x03 \x01(\bR\x0finitialComplete\x12;\n" +
 	"\vserver_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"serverTime2\xed\x05\n" +
+	"serverTime2\x8d\x06\n" +
 	"\n" +
-	"JobService\x12Z\n" +
-	"\tSubmitJob\x12\x1a.hodei.v1.SubmitJobRequest\x1a\x1b.hodei.v1.SubmitJobResponse\"\x14\x8a\xaf\x1a\x10\n" +
-	"\vjobs.submit\x12\x01\x02\x12]\n" +
+	"JobService\x12]\n" +
+	"\tSubmitJob\x12\x1a.hodei.v1.SubmitJobRequest\x1a\x1b.hodei.v1.SubmitJobResponse\"\x17\x8a\xaf\x1a\x13\n" +
+	"\vjobs.submit\x12\x02\x02\x04\x18\x01\x12`\n" +
 	"\n" +
-	"SubmitJobs\x12\x1b.hodei.v1.SubmitJobsRequest\x1a\x1c.hodei.v1.SubmitJobsResponse\"\x14\x8a\xaf\x1a\x10\n" +
-	"\vjobs.submit\x12\x01\x02\x12R\n" +
-	"\x06GetJob\x12\x17.hodei.v1.GetJobRequest\x1a\x18.hodei.v1.GetJobResponse\"\x15\x8a\xaf\x1a\x0e\n" +
-	"\tjobs.read\x12\x01\x02\x90\x02\x01\x12X\n" +
-	"\bListJobs\x12\x19.hodei.v1.ListJobsRequest\x1a\x1a.hodei.v1.ListJobsResponse\"\x15\x8a\xaf\x1a\x0e\n" +
-	"\tjobs.read\x12\x01\x02\x90\x02\x01\x12Z\n" +
-	"\tCancelJob\x12\x1a.hodei.v1.CancelJobRequest\x1a\x1b.hodei.v1.CancelJobResponse\"\x14\x8a\xaf\x1a\x10\n" +
-	"\vjobs.cancel\x12\x01\x02\x12^\n" +
+	"SubmitJobs\x12\x1b.hodei.v1.SubmitJobsRequest\x1a\x1c.hodei.v1.SubmitJobsResponse\"\x17\x8a\xaf\x1a\x13\n" +
+	"\vjobs.submit\x12\x02\x02\x04\x18\x01\x12W\n" +
+	"\x06GetJob\x12\x17.hodei.v1.GetJobRequest\x1a\x18.hodei.v1.GetJobResponse\"\x1a\x8a\xaf\x1a\x13\n" +
+	"\tjobs.read\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01\x12]\n" +
+	"\bListJobs\x12\x19.hodei.v1.ListJobsRequest\x1a\x1a.hodei.v1.ListJobsResponse\"\x1a\x8a\xaf\x1a\x13\n" +
+	"\tjobs.read\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01\x12]\n" +
+	"\tCancelJob\x12\x1a.hodei.v1.CancelJobRequest\x1a\x1b.hodei.v1.CancelJobResponse\"\x17\x8a\xaf\x1a\x13\n" +
+	"\vjobs.cancel\x12\x02\x02\x04\x18\x01\x12a\n" +
 	"\n" +
-	"ReleaseJob\x12\x1b.hodei.v1.ReleaseJobRequest\x1a\x1c.hodei.v1.ReleaseJobResponse\"\x15\x8a\xaf\x1a\x11\n" +
-	"\fjobs.release\x12\x01\x02\x12^\n" +
+	"ReleaseJob\x12\x1b.hodei.v1.ReleaseJobRequest\x1a\x1c.hodei.v1.ReleaseJobResponse\"\x18\x8a\xaf\x1a\x14\n" +
+	"\fjobs.release\x12\x02\x02\x04\x18\x01\x12c\n" +
 	"\n" +
-	"ExplainJob\x12\x1b.hodei.v1.ExplainJobRequest\x1a\x1c.hodei.v1.ExplainJobResponse\"\x15\x8a\xaf\x1a\x0e\n" +
-	"\tjobs.read\x12\x01\x02\x90\x02\x01\x12Z\n" +
-	"\tWatchJobs\x12\x1a.hodei.v1.WatchJobsRequest\x1a\x1b.hodei.v1.WatchJobsResponse\"\x12\x8a\xaf\x1a\x0e\n" +
-	"\tjobs.read\x12\x01\x020\x01B\x92\x01\n" +
+	"ExplainJob\x12\x1b.hodei.v1.ExplainJobRequest\x1a\x1c.hodei.v1.ExplainJobResponse\"\x1a\x8a\xaf\x1a\x13\n" +
+	"\tjobs.read\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01\x12_\n" +
+	"\tWatchJobs\x12\x1a.hodei.v1.WatchJobsRequest\x1a\x1b.hodei.v1.WatchJobsResponse\"\x17\x8a\xaf\x1a\x13\n" +
+	"\tjobs.read\x12\x02\x02\x04\x18\x01 \x010\x01B\x92\x01\n" +
 	"\fcom.hodei.v1B\x0fJobServiceProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 
 var (

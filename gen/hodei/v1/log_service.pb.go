@@ -1525,16 +1525,16 @@ const file_hodei_v1_log_service_proto_rawDesc = "" +
 	"\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eLOG_STATE_LIVE\x10\x01\x12\x16\n" +
 	"\x12LOG_STATE_COMPLETE\x10\x02\x12\x11\n" +
-	"\rLOG_STATE_GAP\x10\x032\xae\x02\n" +
+	"\rLOG_STATE_GAP\x10\x032\xbd\x02\n" +
 	"\n" +
-	"LogService\x12W\n" +
-	"\bTailLogs\x12\x19.hodei.v1.TailLogsRequest\x1a\x1a.hodei.v1.TailLogsResponse\"\x12\x8a\xaf\x1a\x0e\n" +
-	"\tlogs.read\x12\x01\x020\x01\x12^\n" +
+	"LogService\x12\\\n" +
+	"\bTailLogs\x12\x19.hodei.v1.TailLogsRequest\x1a\x1a.hodei.v1.TailLogsResponse\"\x17\x8a\xaf\x1a\x13\n" +
+	"\tlogs.read\x12\x02\x02\x04\x18\x01 \x010\x01\x12c\n" +
 	"\n" +
-	"SearchLogs\x12\x1b.hodei.v1.SearchLogsRequest\x1a\x1c.hodei.v1.SearchLogsResponse\"\x15\x8a\xaf\x1a\x0e\n" +
-	"\tlogs.read\x12\x01\x02\x90\x02\x01\x12g\n" +
-	"\rListLogGroups\x12\x1e.hodei.v1.ListLogGroupsRequest\x1a\x1f.hodei.v1.ListLogGroupsResponse\"\x15\x8a\xaf\x1a\x0e\n" +
-	"\tlogs.read\x12\x01\x02\x90\x02\x01B\x92\x01\n" +
+	"SearchLogs\x12\x1b.hodei.v1.SearchLogsRequest\x1a\x1c.hodei.v1.SearchLogsResponse\"\x1a\x8a\xaf\x1a\x13\n" +
+	"\tlogs.read\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01\x12l\n" +
+	"\rListLogGroups\x12\x1e.hodei.v1.ListLogGroupsRequest\x1a\x1f.hodei.v1.ListLogGroupsResponse\"\x1a\x8a\xaf\x1a\x13\n" +
+	"\tlogs.read\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01B\x92\x01\n" +
 	"\fcom.hodei.v1B\x0fLogServiceProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 
 var (

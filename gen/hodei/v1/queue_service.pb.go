@@ -1486,28 +1486,28 @@ const file_hodei_v1_queue_service_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\v2\x13.hodei.v1.NamespaceR\tnamespace\"Y\n" +
 	"\x16DeleteNamespaceRequest\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\"\x19\n" +
-	"\x17DeleteNamespaceResponse2\x8f\a\n" +
-	"\fQueueService\x12`\n" +
+	"\x17DeleteNamespaceResponse2\xbc\a\n" +
+	"\fQueueService\x12e\n" +
 	"\n" +
-	"ListQueues\x12\x1b.hodei.v1.ListQueuesRequest\x1a\x1c.hodei.v1.ListQueuesResponse\"\x17\x8a\xaf\x1a\x10\n" +
-	"\vqueues.read\x12\x01\x02\x90\x02\x01\x12Z\n" +
-	"\bGetQueue\x12\x19.hodei.v1.GetQueueRequest\x1a\x1a.hodei.v1.GetQueueResponse\"\x17\x8a\xaf\x1a\x10\n" +
-	"\vqueues.read\x12\x01\x02\x90\x02\x01\x12X\n" +
-	"\bSetQueue\x12\x19.hodei.v1.SetQueueRequest\x1a\x1a.hodei.v1.SetQueueResponse\"\x15\x8a\xaf\x1a\x11\n" +
-	"\fqueues.write\x12\x01\x02\x12^\n" +
+	"ListQueues\x12\x1b.hodei.v1.ListQueuesRequest\x1a\x1c.hodei.v1.ListQueuesResponse\"\x1c\x8a\xaf\x1a\x15\n" +
+	"\vqueues.read\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01\x12_\n" +
+	"\bGetQueue\x12\x19.hodei.v1.GetQueueRequest\x1a\x1a.hodei.v1.GetQueueResponse\"\x1c\x8a\xaf\x1a\x15\n" +
+	"\vqueues.read\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01\x12[\n" +
+	"\bSetQueue\x12\x19.hodei.v1.SetQueueRequest\x1a\x1a.hodei.v1.SetQueueResponse\"\x18\x8a\xaf\x1a\x14\n" +
+	"\fqueues.write\x12\x02\x02\x04\x18\x01\x12a\n" +
 	"\n" +
-	"PauseQueue\x12\x1b.hodei.v1.PauseQueueRequest\x1a\x1c.hodei.v1.PauseQueueResponse\"\x15\x8a\xaf\x1a\x11\n" +
-	"\fqueues.write\x12\x01\x02\x12a\n" +
-	"\vResumeQueue\x12\x1c.hodei.v1.ResumeQueueRequest\x1a\x1d.hodei.v1.ResumeQueueResponse\"\x15\x8a\xaf\x1a\x11\n" +
-	"\fqueues.write\x12\x01\x02\x12a\n" +
-	"\vDeleteQueue\x12\x1c.hodei.v1.DeleteQueueRequest\x1a\x1d.hodei.v1.DeleteQueueResponse\"\x15\x8a\xaf\x1a\x11\n" +
-	"\fqueues.write\x12\x01\x02\x12l\n" +
-	"\x0eListNamespaces\x12\x1f.hodei.v1.ListNamespacesRequest\x1a .hodei.v1.ListNamespacesResponse\"\x17\x8a\xaf\x1a\x10\n" +
-	"\vqueues.read\x12\x01\x02\x90\x02\x01\x12d\n" +
-	"\fSetNamespace\x12\x1d.hodei.v1.SetNamespaceRequest\x1a\x1e.hodei.v1.SetNamespaceResponse\"\x15\x8a\xaf\x1a\x11\n" +
-	"\fqueues.write\x12\x01\x02\x12m\n" +
-	"\x0fDeleteNamespace\x12 .hodei.v1.DeleteNamespaceRequest\x1a!.hodei.v1.DeleteNamespaceResponse\"\x15\x8a\xaf\x1a\x11\n" +
-	"\fqueues.write\x12\x01\x02B\x94\x01\n" +
+	"PauseQueue\x12\x1b.hodei.v1.PauseQueueRequest\x1a\x1c.hodei.v1.PauseQueueResponse\"\x18\x8a\xaf\x1a\x14\n" +
+	"\fqueues.write\x12\x02\x02\x04\x18\x01\x12d\n" +
+	"\vResumeQueue\x12\x1c.hodei.v1.ResumeQueueRequest\x1a\x1d.hodei.v1.ResumeQueueResponse\"\x18\x8a\xaf\x1a\x14\n" +
+	"\fqueues.write\x12\x02\x02\x04\x18\x01\x12d\n" +
+	"\vDeleteQueue\x12\x1c.hodei.v1.DeleteQueueRequest\x1a\x1d.hodei.v1.DeleteQueueResponse\"\x18\x8a\xaf\x1a\x14\n" +
+	"\fqueues.write\x12\x02\x02\x04\x18\x01\x12u\n" +
+	"\x0eListNamespaces\x12\x1f.hodei.v1.ListNamespacesRequest\x1a .hodei.v1.ListNamespacesResponse\" \x8a\xaf\x1a\x19\n" +
+	"\x0fnamespaces.read\x12\x02\x02\x04\x18\x02 \x01\x90\x02\x01\x12k\n" +
+	"\fSetNamespace\x12\x1d.hodei.v1.SetNamespaceRequest\x1a\x1e.hodei.v1.SetNamespaceResponse\"\x1c\x8a\xaf\x1a\x18\n" +
+	"\x10namespaces.write\x12\x02\x02\x04\x18\x03\x12t\n" +
+	"\x0fDeleteNamespace\x12 .hodei.v1.DeleteNamespaceRequest\x1a!.hodei.v1.DeleteNamespaceResponse\"\x1c\x8a\xaf\x1a\x18\n" +
+	"\x10namespaces.write\x12\x02\x02\x04\x18\x03B\x94\x01\n" +
 	"\fcom.hodei.v1B\x11QueueServiceProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 
 var (

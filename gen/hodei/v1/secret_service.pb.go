@@ -436,14 +436,14 @@ const file_hodei_v1_secret_service_proto_rawDesc = "" +
 	"\x13DeleteSecretRequest\x12L\n" +
 	"\tnamespace\x18\x01 \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\tnamespace\x129\n" +
 	"\x04name\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^[A-Za-z_][A-Za-z0-9_]{0,127}$R\x04name\"\x16\n" +
-	"\x14DeleteSecretResponse2\xb9\x02\n" +
-	"\rSecretService\x12Z\n" +
-	"\tSetSecret\x12\x1a.hodei.v1.SetSecretRequest\x1a\x1b.hodei.v1.SetSecretResponse\"\x14\x8a\xaf\x1a\x10\n" +
-	"\vsecrets.set\x12\x01\x02\x12d\n" +
-	"\vListSecrets\x12\x1c.hodei.v1.ListSecretsRequest\x1a\x1d.hodei.v1.ListSecretsResponse\"\x18\x8a\xaf\x1a\x11\n" +
-	"\fsecrets.list\x12\x01\x02\x90\x02\x01\x12f\n" +
-	"\fDeleteSecret\x12\x1d.hodei.v1.DeleteSecretRequest\x1a\x1e.hodei.v1.DeleteSecretResponse\"\x17\x8a\xaf\x1a\x13\n" +
-	"\x0esecrets.delete\x12\x01\x02B\x95\x01\n" +
+	"\x14DeleteSecretResponse2\xc4\x02\n" +
+	"\rSecretService\x12]\n" +
+	"\tSetSecret\x12\x1a.hodei.v1.SetSecretRequest\x1a\x1b.hodei.v1.SetSecretResponse\"\x17\x8a\xaf\x1a\x13\n" +
+	"\vsecrets.set\x12\x02\x02\x04\x18\x01\x12i\n" +
+	"\vListSecrets\x12\x1c.hodei.v1.ListSecretsRequest\x1a\x1d.hodei.v1.ListSecretsResponse\"\x1d\x8a\xaf\x1a\x16\n" +
+	"\fsecrets.list\x12\x02\x02\x04\x18\x01 \x01\x90\x02\x01\x12i\n" +
+	"\fDeleteSecret\x12\x1d.hodei.v1.DeleteSecretRequest\x1a\x1e.hodei.v1.DeleteSecretResponse\"\x1a\x8a\xaf\x1a\x16\n" +
+	"\x0esecrets.delete\x12\x02\x02\x04\x18\x01B\x95\x01\n" +
 	"\fcom.hodei.v1B\x12SecretServiceProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 
 var (

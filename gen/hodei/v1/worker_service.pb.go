@@ -633,14 +633,14 @@ const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\x15WORKER_STATE_DRAINING\x10\x02\x12\x1d\n" +
 	"\x19WORKER_STATE_DISCONNECTED\x10\x03\x12\x15\n" +
 	"\x11WORKER_STATE_LOST\x10\x04\x12\x1a\n" +
-	"\x16WORKER_STATE_SUSPENDED\x10\x052\xb9\x02\n" +
-	"\rWorkerService\x12d\n" +
-	"\vListWorkers\x12\x1c.hodei.v1.ListWorkersRequest\x1a\x1d.hodei.v1.ListWorkersResponse\"\x18\x8a\xaf\x1a\x11\n" +
-	"\fworkers.read\x12\x01\x02\x90\x02\x01\x12^\n" +
-	"\tGetWorker\x12\x1a.hodei.v1.GetWorkerRequest\x1a\x1b.hodei.v1.GetWorkerResponse\"\x18\x8a\xaf\x1a\x11\n" +
-	"\fworkers.read\x12\x01\x02\x90\x02\x01\x12b\n" +
-	"\vDrainWorker\x12\x1c.hodei.v1.DrainWorkerRequest\x1a\x1d.hodei.v1.DrainWorkerResponse\"\x16\x8a\xaf\x1a\x12\n" +
-	"\rworkers.drain\x12\x01\x02B\x95\x01\n" +
+	"\x16WORKER_STATE_SUSPENDED\x10\x052\xc6\x02\n" +
+	"\rWorkerService\x12i\n" +
+	"\vListWorkers\x12\x1c.hodei.v1.ListWorkersRequest\x1a\x1d.hodei.v1.ListWorkersResponse\"\x1d\x8a\xaf\x1a\x16\n" +
+	"\fworkers.read\x12\x02\x02\x04\x18\x02 \x01\x90\x02\x01\x12c\n" +
+	"\tGetWorker\x12\x1a.hodei.v1.GetWorkerRequest\x1a\x1b.hodei.v1.GetWorkerResponse\"\x1d\x8a\xaf\x1a\x16\n" +
+	"\fworkers.read\x12\x02\x02\x04\x18\x02 \x01\x90\x02\x01\x12e\n" +
+	"\vDrainWorker\x12\x1c.hodei.v1.DrainWorkerRequest\x1a\x1d.hodei.v1.DrainWorkerResponse\"\x19\x8a\xaf\x1a\x15\n" +
+	"\rworkers.drain\x12\x02\x02\x04\x18\x03B\x95\x01\n" +
 	"\fcom.hodei.v1B\x12WorkerServiceProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 
 var (

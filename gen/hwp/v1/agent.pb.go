@@ -219,6 +219,8 @@ type AgentMessage struct {
 	//	*AgentMessage_Usage
 	//	*AgentMessage_LogEnd
 	//	*AgentMessage_Drain
+	//	*AgentMessage_CertificateRequest
+	//	*AgentMessage_TokenRequest
 	Payload       isAgentMessage_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -322,6 +324,24 @@ func (x *AgentMessage) GetDrain() *Drain {
 	return nil
 }
 
+func (x *AgentMessage) GetCertificateRequest() *CertificateRequest {
+	if x != nil {
+		if x, ok := x.Payload.(*AgentMessage_CertificateRequest); ok {
+			return x.CertificateRequest
+		}
+	}
+	return nil
+}
+
+func (x *AgentMessage) GetTokenRequest() *TokenRequest {
+	if x != nil {
+		if x, ok := x.Payload.(*AgentMessage_TokenRequest); ok {
+			return x.TokenRequest
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Payload interface {
 	isAgentMessage_Payload()
 }
@@ -356,6 +376,16 @@ type AgentMessage_Drain struct {
 	Drain *Drain `protobuf:"bytes,7,opt,name=drain,proto3,oneof"`
 }
 
+type AgentMessage_CertificateRequest struct {
+	// The agent wants a fresh certificate for the same identity.
+	CertificateRequest *CertificateRequest `protobuf:"bytes,8,opt,name=certificate_request,json=certificateRequest,proto3,oneof"`
+}
+
+type AgentMessage_TokenRequest struct {
+	// The agent wants a fresh access token, so that the stream may go on.
+	TokenRequest *TokenRequest `protobuf:"bytes,9,opt,name=token_request,json=tokenRequest,proto3,oneof"`
+}
+
 func (*AgentMessage_Register) isAgentMessage_Payload() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Payload() {}
@@ -367,6 +397,93 @@ func (*AgentMessage_Usage) isAgentMessage_Payload() {}
 func (*AgentMessage_LogEnd) isAgentMessage_Payload() {}
 
 func (*AgentMessage_Drain) isAgentMessage_Payload() {}
+
+func (*AgentMessage_CertificateRequest) isAgentMessage_Payload() {}
+
+func (*AgentMessage_TokenRequest) isAgentMessage_Payload() {}
+
+// CertificateRequest is answered by Certificate.
+type CertificateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A PKCS #10 signing request in DER, for an ECDSA P-256 key.
+	CsrDer        []byte `protobuf:"bytes,1,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateRequest) Reset() {
+	*x = CertificateRequest{}
+	mi := &file_hwp_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateRequest) ProtoMessage() {}
+
+func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateRequest.ProtoReflect.Descriptor instead.
+func (*CertificateRequest) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CertificateRequest) GetCsrDer() []byte {
+	if x != nil {
+		return x.CsrDer
+	}
+	return nil
+}
+
+// TokenRequest is answered by AccessToken.
+type TokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenRequest) Reset() {
+	*x = TokenRequest{}
+	mi := &file_hwp_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenRequest) ProtoMessage() {}
+
+func (x *TokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenRequest.ProtoReflect.Descriptor instead.
+func (*TokenRequest) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{2}
+}
 
 // AttemptRef names an attempt of a job. A message with a stale one changes nothing.
 type AttemptRef struct {
@@ -383,7 +500,7 @@ type AttemptRef struct {
 
 func (x *AttemptRef) Reset() {
 	*x = AttemptRef{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[1]
+	mi := &file_hwp_v1_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +512,7 @@ func (x *AttemptRef) String() string {
 func (*AttemptRef) ProtoMessage() {}
 
 func (x *AttemptRef) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[1]
+	mi := &file_hwp_v1_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +525,7 @@ func (x *AttemptRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptRef.ProtoReflect.Descriptor instead.
 func (*AttemptRef) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AttemptRef) GetJobId() string {
@@ -465,7 +582,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[2]
+	mi := &file_hwp_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +594,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[2]
+	mi := &file_hwp_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +607,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Register) GetProtocolVersion() int32 {
@@ -587,7 +704,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[3]
+	mi := &file_hwp_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +716,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[3]
+	mi := &file_hwp_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +729,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Capacity) GetMilliCpu() int32 {
@@ -656,7 +773,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[4]
+	mi := &file_hwp_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +785,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[4]
+	mi := &file_hwp_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +798,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Heartbeat) GetUsedMilliCpu() int32 {
@@ -727,7 +844,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[5]
+	mi := &file_hwp_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +856,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[5]
+	mi := &file_hwp_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +869,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LogChunk) GetJobId() string {
@@ -840,7 +957,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[6]
+	mi := &file_hwp_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +969,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[6]
+	mi := &file_hwp_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +982,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Usage) GetAttempt() *AttemptRef {
@@ -915,7 +1032,7 @@ type AttemptReport struct {
 
 func (x *AttemptReport) Reset() {
 	*x = AttemptReport{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[7]
+	mi := &file_hwp_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1044,7 @@ func (x *AttemptReport) String() string {
 func (*AttemptReport) ProtoMessage() {}
 
 func (x *AttemptReport) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[7]
+	mi := &file_hwp_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1057,7 @@ func (x *AttemptReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptReport.ProtoReflect.Descriptor instead.
 func (*AttemptReport) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AttemptReport) GetAttempt() *AttemptRef {
@@ -1022,7 +1139,7 @@ type StepReport struct {
 
 func (x *StepReport) Reset() {
 	*x = StepReport{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[8]
+	mi := &file_hwp_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1151,7 @@ func (x *StepReport) String() string {
 func (*StepReport) ProtoMessage() {}
 
 func (x *StepReport) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[8]
+	mi := &file_hwp_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1164,7 @@ func (x *StepReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepReport.ProtoReflect.Descriptor instead.
 func (*StepReport) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StepReport) GetStep() int32 {
@@ -1116,7 +1233,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[9]
+	mi := &file_hwp_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1245,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[9]
+	mi := &file_hwp_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1258,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Outcome) GetKind() OutcomeKind {
@@ -1189,7 +1306,7 @@ type LogEnd struct {
 
 func (x *LogEnd) Reset() {
 	*x = LogEnd{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[10]
+	mi := &file_hwp_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1318,7 @@ func (x *LogEnd) String() string {
 func (*LogEnd) ProtoMessage() {}
 
 func (x *LogEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[10]
+	mi := &file_hwp_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1331,7 @@ func (x *LogEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEnd.ProtoReflect.Descriptor instead.
 func (*LogEnd) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogEnd) GetAttempt() *AttemptRef {
@@ -1262,7 +1379,7 @@ type StreamTotal struct {
 
 func (x *StreamTotal) Reset() {
 	*x = StreamTotal{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[11]
+	mi := &file_hwp_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1391,7 @@ func (x *StreamTotal) String() string {
 func (*StreamTotal) ProtoMessage() {}
 
 func (x *StreamTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[11]
+	mi := &file_hwp_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1404,7 @@ func (x *StreamTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamTotal.ProtoReflect.Descriptor instead.
 func (*StreamTotal) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StreamTotal) GetStep() int32 {
@@ -1329,7 +1446,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[12]
+	mi := &file_hwp_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1458,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[12]
+	mi := &file_hwp_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1471,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Drain) GetResume() bool {
@@ -1368,7 +1485,7 @@ var File_hwp_v1_agent_proto protoreflect.FileDescriptor
 
 const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x12hwp/v1/agent.proto\x12\x06hwp.v1\"\xc5\x02\n" +
+	"\x12hwp/v1/agent.proto\x12\x06hwp.v1\"\xd1\x03\n" +
 	"\fAgentMessage\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
@@ -1377,8 +1494,13 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\tlog_chunk\x18\x04 \x01(\v2\x10.hwp.v1.LogChunkH\x00R\blogChunk\x12%\n" +
 	"\x05usage\x18\x05 \x01(\v2\r.hwp.v1.UsageH\x00R\x05usage\x12)\n" +
 	"\alog_end\x18\x06 \x01(\v2\x0e.hwp.v1.LogEndH\x00R\x06logEnd\x12%\n" +
-	"\x05drain\x18\a \x01(\v2\r.hwp.v1.DrainH\x00R\x05drainB\t\n" +
-	"\apayload\"S\n" +
+	"\x05drain\x18\a \x01(\v2\r.hwp.v1.DrainH\x00R\x05drain\x12M\n" +
+	"\x13certificate_request\x18\b \x01(\v2\x1a.hwp.v1.CertificateRequestH\x00R\x12certificateRequest\x12;\n" +
+	"\rtoken_request\x18\t \x01(\v2\x14.hwp.v1.TokenRequestH\x00R\ftokenRequestB\t\n" +
+	"\apayload\"-\n" +
+	"\x12CertificateRequest\x12\x17\n" +
+	"\acsr_der\x18\x01 \x01(\fR\x06csrDer\"\x0e\n" +
+	"\fTokenRequest\"S\n" +
 	"\n" +
 	"AttemptRef\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
@@ -1506,56 +1628,60 @@ func file_hwp_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hwp_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_hwp_v1_agent_proto_goTypes = []any{
-	(LogEncoding)(0),      // 0: hwp.v1.LogEncoding
-	(LogStream)(0),        // 1: hwp.v1.LogStream
-	(OutcomeKind)(0),      // 2: hwp.v1.OutcomeKind
-	(*AgentMessage)(nil),  // 3: hwp.v1.AgentMessage
-	(*AttemptRef)(nil),    // 4: hwp.v1.AttemptRef
-	(*Register)(nil),      // 5: hwp.v1.Register
-	(*Capacity)(nil),      // 6: hwp.v1.Capacity
-	(*Heartbeat)(nil),     // 7: hwp.v1.Heartbeat
-	(*LogChunk)(nil),      // 8: hwp.v1.LogChunk
-	(*Usage)(nil),         // 9: hwp.v1.Usage
-	(*AttemptReport)(nil), // 10: hwp.v1.AttemptReport
-	(*StepReport)(nil),    // 11: hwp.v1.StepReport
-	(*Outcome)(nil),       // 12: hwp.v1.Outcome
-	(*LogEnd)(nil),        // 13: hwp.v1.LogEnd
-	(*StreamTotal)(nil),   // 14: hwp.v1.StreamTotal
-	(*Drain)(nil),         // 15: hwp.v1.Drain
-	nil,                   // 16: hwp.v1.Register.LabelsEntry
-	nil,                   // 17: hwp.v1.Capacity.ExtrasEntry
-	nil,                   // 18: hwp.v1.AttemptReport.MaskedEntry
+	(LogEncoding)(0),           // 0: hwp.v1.LogEncoding
+	(LogStream)(0),             // 1: hwp.v1.LogStream
+	(OutcomeKind)(0),           // 2: hwp.v1.OutcomeKind
+	(*AgentMessage)(nil),       // 3: hwp.v1.AgentMessage
+	(*CertificateRequest)(nil), // 4: hwp.v1.CertificateRequest
+	(*TokenRequest)(nil),       // 5: hwp.v1.TokenRequest
+	(*AttemptRef)(nil),         // 6: hwp.v1.AttemptRef
+	(*Register)(nil),           // 7: hwp.v1.Register
+	(*Capacity)(nil),           // 8: hwp.v1.Capacity
+	(*Heartbeat)(nil),          // 9: hwp.v1.Heartbeat
+	(*LogChunk)(nil),           // 10: hwp.v1.LogChunk
+	(*Usage)(nil),              // 11: hwp.v1.Usage
+	(*AttemptReport)(nil),      // 12: hwp.v1.AttemptReport
+	(*StepReport)(nil),         // 13: hwp.v1.StepReport
+	(*Outcome)(nil),            // 14: hwp.v1.Outcome
+	(*LogEnd)(nil),             // 15: hwp.v1.LogEnd
+	(*StreamTotal)(nil),        // 16: hwp.v1.StreamTotal
+	(*Drain)(nil),              // 17: hwp.v1.Drain
+	nil,                        // 18: hwp.v1.Register.LabelsEntry
+	nil,                        // 19: hwp.v1.Capacity.ExtrasEntry
+	nil,                        // 20: hwp.v1.AttemptReport.MaskedEntry
 }
 var file_hwp_v1_agent_proto_depIdxs = []int32{
-	5,  // 0: hwp.v1.AgentMessage.register:type_name -> hwp.v1.Register
-	7,  // 1: hwp.v1.AgentMessage.heartbeat:type_name -> hwp.v1.Heartbeat
-	8,  // 2: hwp.v1.AgentMessage.log_chunk:type_name -> hwp.v1.LogChunk
-	9,  // 3: hwp.v1.AgentMessage.usage:type_name -> hwp.v1.Usage
-	13, // 4: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
-	15, // 5: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
-	16, // 6: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
-	6,  // 7: hwp.v1.Register.capacity:type_name -> hwp.v1.Capacity
-	4,  // 8: hwp.v1.Register.attempts:type_name -> hwp.v1.AttemptRef
-	17, // 9: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
-	1,  // 10: hwp.v1.LogChunk.stream:type_name -> hwp.v1.LogStream
-	0,  // 11: hwp.v1.LogChunk.encoding:type_name -> hwp.v1.LogEncoding
-	4,  // 12: hwp.v1.Usage.attempt:type_name -> hwp.v1.AttemptRef
-	4,  // 13: hwp.v1.AttemptReport.attempt:type_name -> hwp.v1.AttemptRef
-	11, // 14: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
-	12, // 15: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
-	18, // 16: hwp.v1.AttemptReport.masked:type_name -> hwp.v1.AttemptReport.MaskedEntry
-	12, // 17: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
-	2,  // 18: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
-	4,  // 19: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
-	14, // 20: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
-	1,  // 21: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	7,  // 0: hwp.v1.AgentMessage.register:type_name -> hwp.v1.Register
+	9,  // 1: hwp.v1.AgentMessage.heartbeat:type_name -> hwp.v1.Heartbeat
+	10, // 2: hwp.v1.AgentMessage.log_chunk:type_name -> hwp.v1.LogChunk
+	11, // 3: hwp.v1.AgentMessage.usage:type_name -> hwp.v1.Usage
+	15, // 4: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
+	17, // 5: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
+	4,  // 6: hwp.v1.AgentMessage.certificate_request:type_name -> hwp.v1.CertificateRequest
+	5,  // 7: hwp.v1.AgentMessage.token_request:type_name -> hwp.v1.TokenRequest
+	18, // 8: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
+	8,  // 9: hwp.v1.Register.capacity:type_name -> hwp.v1.Capacity
+	6,  // 10: hwp.v1.Register.attempts:type_name -> hwp.v1.AttemptRef
+	19, // 11: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
+	1,  // 12: hwp.v1.LogChunk.stream:type_name -> hwp.v1.LogStream
+	0,  // 13: hwp.v1.LogChunk.encoding:type_name -> hwp.v1.LogEncoding
+	6,  // 14: hwp.v1.Usage.attempt:type_name -> hwp.v1.AttemptRef
+	6,  // 15: hwp.v1.AttemptReport.attempt:type_name -> hwp.v1.AttemptRef
+	13, // 16: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
+	14, // 17: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
+	20, // 18: hwp.v1.AttemptReport.masked:type_name -> hwp.v1.AttemptReport.MaskedEntry
+	14, // 19: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
+	2,  // 20: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
+	6,  // 21: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
+	16, // 22: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
+	1,  // 23: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_agent_proto_init() }
@@ -1570,6 +1696,8 @@ func file_hwp_v1_agent_proto_init() {
 		(*AgentMessage_Usage)(nil),
 		(*AgentMessage_LogEnd)(nil),
 		(*AgentMessage_Drain)(nil),
+		(*AgentMessage_CertificateRequest)(nil),
+		(*AgentMessage_TokenRequest)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1577,7 +1705,7 @@ func file_hwp_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_agent_proto_rawDesc), len(file_hwp_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

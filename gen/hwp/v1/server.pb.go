@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -91,6 +92,9 @@ type ServerMessage struct {
 	//	*ServerMessage_LogAck
 	//	*ServerMessage_Drain
 	//	*ServerMessage_Heartbeat
+	//	*ServerMessage_Certificate
+	//	*ServerMessage_Token
+	//	*ServerMessage_RenewCertificate
 	Payload       isServerMessage_Payload `protobuf_oneof:"payload"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -178,6 +182,33 @@ func (x *ServerMessage) GetHeartbeat() *ServerHeartbeat {
 	return nil
 }
 
+func (x *ServerMessage) GetCertificate() *Certificate {
+	if x != nil {
+		if x, ok := x.Payload.(*ServerMessage_Certificate); ok {
+			return x.Certificate
+		}
+	}
+	return nil
+}
+
+func (x *ServerMessage) GetToken() *AccessToken {
+	if x != nil {
+		if x, ok := x.Payload.(*ServerMessage_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
+func (x *ServerMessage) GetRenewCertificate() *RenewCertificate {
+	if x != nil {
+		if x, ok := x.Payload.(*ServerMessage_RenewCertificate); ok {
+			return x.RenewCertificate
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Payload interface {
 	isServerMessage_Payload()
 }
@@ -207,6 +238,21 @@ type ServerMessage_Heartbeat struct {
 	Heartbeat *ServerHeartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
+type ServerMessage_Certificate struct {
+	// The answer to CertificateRequest.
+	Certificate *Certificate `protobuf:"bytes,6,opt,name=certificate,proto3,oneof"`
+}
+
+type ServerMessage_Token struct {
+	// The answer to TokenRequest.
+	Token *AccessToken `protobuf:"bytes,7,opt,name=token,proto3,oneof"`
+}
+
+type ServerMessage_RenewCertificate struct {
+	// The authorities have changed: ask for a fresh certificate now.
+	RenewCertificate *RenewCertificate `protobuf:"bytes,8,opt,name=renew_certificate,json=renewCertificate,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Payload() {}
 
 func (*ServerMessage_Cancel) isServerMessage_Payload() {}
@@ -216,6 +262,12 @@ func (*ServerMessage_LogAck) isServerMessage_Payload() {}
 func (*ServerMessage_Drain) isServerMessage_Payload() {}
 
 func (*ServerMessage_Heartbeat) isServerMessage_Payload() {}
+
+func (*ServerMessage_Certificate) isServerMessage_Payload() {}
+
+func (*ServerMessage_Token) isServerMessage_Payload() {}
+
+func (*ServerMessage_RenewCertificate) isServerMessage_Payload() {}
 
 // Welcome tells the agent how things stand.
 type Welcome struct {
@@ -929,17 +981,167 @@ func (*ServerHeartbeat) Descriptor() ([]byte, []int) {
 	return file_hwp_v1_server_proto_rawDescGZIP(), []int{10}
 }
 
+// Certificate is a fresh certificate for the agent's identity. The stream goes on with the old one.
+type Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The certificate in DER, then those between it and the root.
+	ChainDer [][]byte `protobuf:"bytes,1,rep,name=chain_der,json=chainDer,proto3" json:"chain_der,omitempty"`
+	// The certificates of the authorities by which the agent knows the server, in DER; they replace those that it has.
+	RootsDer      [][]byte `protobuf:"bytes,2,rep,name=roots_der,json=rootsDer,proto3" json:"roots_der,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_hwp_v1_server_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_server_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Certificate) GetChainDer() [][]byte {
+	if x != nil {
+		return x.ChainDer
+	}
+	return nil
+}
+
+func (x *Certificate) GetRootsDer() [][]byte {
+	if x != nil {
+		return x.RootsDer
+	}
+	return nil
+}
+
+// AccessToken lets the stream go on.
+type AccessToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token, a JWT bound to the certificate of the connection; good for further connections with it.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// When it ends to be good. A stream without a fresh one is cut soon after.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessToken) Reset() {
+	*x = AccessToken{}
+	mi := &file_hwp_v1_server_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessToken) ProtoMessage() {}
+
+func (x *AccessToken) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_server_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessToken.ProtoReflect.Descriptor instead.
+func (*AccessToken) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AccessToken) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AccessToken) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// RenewCertificate asks the agent for a CertificateRequest.
+type RenewCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificate) Reset() {
+	*x = RenewCertificate{}
+	mi := &file_hwp_v1_server_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificate) ProtoMessage() {}
+
+func (x *RenewCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_server_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificate.ProtoReflect.Descriptor instead.
+func (*RenewCertificate) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_server_proto_rawDescGZIP(), []int{13}
+}
+
 var File_hwp_v1_server_proto protoreflect.FileDescriptor
 
 const file_hwp_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x13hwp/v1/server.proto\x12\x06hwp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12hwp/v1/agent.proto\"\x82\x02\n" +
+	"\x13hwp/v1/server.proto\x12\x06hwp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12hwp/v1/agent.proto\"\xb1\x03\n" +
 	"\rServerMessage\x12+\n" +
 	"\awelcome\x18\x01 \x01(\v2\x0f.hwp.v1.WelcomeH\x00R\awelcome\x12(\n" +
 	"\x06cancel\x18\x02 \x01(\v2\x0e.hwp.v1.CancelH\x00R\x06cancel\x12)\n" +
 	"\alog_ack\x18\x03 \x01(\v2\x0e.hwp.v1.LogAckH\x00R\x06logAck\x12+\n" +
 	"\x05drain\x18\x04 \x01(\v2\x13.hwp.v1.ServerDrainH\x00R\x05drain\x127\n" +
-	"\theartbeat\x18\x05 \x01(\v2\x17.hwp.v1.ServerHeartbeatH\x00R\theartbeatB\t\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x17.hwp.v1.ServerHeartbeatH\x00R\theartbeat\x127\n" +
+	"\vcertificate\x18\x06 \x01(\v2\x13.hwp.v1.CertificateH\x00R\vcertificate\x12+\n" +
+	"\x05token\x18\a \x01(\v2\x13.hwp.v1.AccessTokenH\x00R\x05token\x12G\n" +
+	"\x11renew_certificate\x18\b \x01(\v2\x18.hwp.v1.RenewCertificateH\x00R\x10renewCertificateB\t\n" +
 	"\apayload\"\xe2\x01\n" +
 	"\aWelcome\x12H\n" +
 	"\x12heartbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12/\n" +
@@ -994,7 +1196,15 @@ const file_hwp_v1_server_proto_rawDesc = "" +
 	"\x05ended\x18\x03 \x01(\bR\x05ended\"Q\n" +
 	"\vServerDrain\x12B\n" +
 	"\x0freconnect_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter\"\x11\n" +
-	"\x0fServerHeartbeat*\\\n" +
+	"\x0fServerHeartbeat\"G\n" +
+	"\vCertificate\x12\x1b\n" +
+	"\tchain_der\x18\x01 \x03(\fR\bchainDer\x12\x1b\n" +
+	"\troots_der\x18\x02 \x03(\fR\brootsDer\"`\n" +
+	"\vAccessToken\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x12\n" +
+	"\x10RenewCertificate*\\\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fVERDICT_KEEP\x10\x01\x12\x12\n" +
@@ -1016,24 +1226,28 @@ func file_hwp_v1_server_proto_rawDescGZIP() []byte {
 }
 
 var file_hwp_v1_server_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hwp_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_hwp_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_hwp_v1_server_proto_goTypes = []any{
-	(Verdict)(0),                // 0: hwp.v1.Verdict
-	(*ServerMessage)(nil),       // 1: hwp.v1.ServerMessage
-	(*Welcome)(nil),             // 2: hwp.v1.Welcome
-	(*AttemptVerdict)(nil),      // 3: hwp.v1.AttemptVerdict
-	(*Assign)(nil),              // 4: hwp.v1.Assign
-	(*Step)(nil),                // 5: hwp.v1.Step
-	(*StepSecret)(nil),          // 6: hwp.v1.StepSecret
-	(*TerminalSize)(nil),        // 7: hwp.v1.TerminalSize
-	(*Cancel)(nil),              // 8: hwp.v1.Cancel
-	(*LogAck)(nil),              // 9: hwp.v1.LogAck
-	(*ServerDrain)(nil),         // 10: hwp.v1.ServerDrain
-	(*ServerHeartbeat)(nil),     // 11: hwp.v1.ServerHeartbeat
-	nil,                         // 12: hwp.v1.Step.EnvEntry
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
-	(*AttemptRef)(nil),          // 14: hwp.v1.AttemptRef
-	(*Capacity)(nil),            // 15: hwp.v1.Capacity
+	(Verdict)(0),                  // 0: hwp.v1.Verdict
+	(*ServerMessage)(nil),         // 1: hwp.v1.ServerMessage
+	(*Welcome)(nil),               // 2: hwp.v1.Welcome
+	(*AttemptVerdict)(nil),        // 3: hwp.v1.AttemptVerdict
+	(*Assign)(nil),                // 4: hwp.v1.Assign
+	(*Step)(nil),                  // 5: hwp.v1.Step
+	(*StepSecret)(nil),            // 6: hwp.v1.StepSecret
+	(*TerminalSize)(nil),          // 7: hwp.v1.TerminalSize
+	(*Cancel)(nil),                // 8: hwp.v1.Cancel
+	(*LogAck)(nil),                // 9: hwp.v1.LogAck
+	(*ServerDrain)(nil),           // 10: hwp.v1.ServerDrain
+	(*ServerHeartbeat)(nil),       // 11: hwp.v1.ServerHeartbeat
+	(*Certificate)(nil),           // 12: hwp.v1.Certificate
+	(*AccessToken)(nil),           // 13: hwp.v1.AccessToken
+	(*RenewCertificate)(nil),      // 14: hwp.v1.RenewCertificate
+	nil,                           // 15: hwp.v1.Step.EnvEntry
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*AttemptRef)(nil),            // 17: hwp.v1.AttemptRef
+	(*Capacity)(nil),              // 18: hwp.v1.Capacity
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_hwp_v1_server_proto_depIdxs = []int32{
 	2,  // 0: hwp.v1.ServerMessage.welcome:type_name -> hwp.v1.Welcome
@@ -1041,25 +1255,29 @@ var file_hwp_v1_server_proto_depIdxs = []int32{
 	9,  // 2: hwp.v1.ServerMessage.log_ack:type_name -> hwp.v1.LogAck
 	10, // 3: hwp.v1.ServerMessage.drain:type_name -> hwp.v1.ServerDrain
 	11, // 4: hwp.v1.ServerMessage.heartbeat:type_name -> hwp.v1.ServerHeartbeat
-	13, // 5: hwp.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	13, // 6: hwp.v1.Welcome.lease:type_name -> google.protobuf.Duration
-	3,  // 7: hwp.v1.Welcome.verdicts:type_name -> hwp.v1.AttemptVerdict
-	14, // 8: hwp.v1.AttemptVerdict.attempt:type_name -> hwp.v1.AttemptRef
-	0,  // 9: hwp.v1.AttemptVerdict.verdict:type_name -> hwp.v1.Verdict
-	14, // 10: hwp.v1.Assign.attempt:type_name -> hwp.v1.AttemptRef
-	5,  // 11: hwp.v1.Assign.steps:type_name -> hwp.v1.Step
-	15, // 12: hwp.v1.Assign.reserved:type_name -> hwp.v1.Capacity
-	12, // 13: hwp.v1.Step.env:type_name -> hwp.v1.Step.EnvEntry
-	6,  // 14: hwp.v1.Step.secrets:type_name -> hwp.v1.StepSecret
-	7,  // 15: hwp.v1.Step.terminal:type_name -> hwp.v1.TerminalSize
-	14, // 16: hwp.v1.Cancel.attempt:type_name -> hwp.v1.AttemptRef
-	14, // 17: hwp.v1.LogAck.attempt:type_name -> hwp.v1.AttemptRef
-	13, // 18: hwp.v1.ServerDrain.reconnect_after:type_name -> google.protobuf.Duration
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 5: hwp.v1.ServerMessage.certificate:type_name -> hwp.v1.Certificate
+	13, // 6: hwp.v1.ServerMessage.token:type_name -> hwp.v1.AccessToken
+	14, // 7: hwp.v1.ServerMessage.renew_certificate:type_name -> hwp.v1.RenewCertificate
+	16, // 8: hwp.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	16, // 9: hwp.v1.Welcome.lease:type_name -> google.protobuf.Duration
+	3,  // 10: hwp.v1.Welcome.verdicts:type_name -> hwp.v1.AttemptVerdict
+	17, // 11: hwp.v1.AttemptVerdict.attempt:type_name -> hwp.v1.AttemptRef
+	0,  // 12: hwp.v1.AttemptVerdict.verdict:type_name -> hwp.v1.Verdict
+	17, // 13: hwp.v1.Assign.attempt:type_name -> hwp.v1.AttemptRef
+	5,  // 14: hwp.v1.Assign.steps:type_name -> hwp.v1.Step
+	18, // 15: hwp.v1.Assign.reserved:type_name -> hwp.v1.Capacity
+	15, // 16: hwp.v1.Step.env:type_name -> hwp.v1.Step.EnvEntry
+	6,  // 17: hwp.v1.Step.secrets:type_name -> hwp.v1.StepSecret
+	7,  // 18: hwp.v1.Step.terminal:type_name -> hwp.v1.TerminalSize
+	17, // 19: hwp.v1.Cancel.attempt:type_name -> hwp.v1.AttemptRef
+	17, // 20: hwp.v1.LogAck.attempt:type_name -> hwp.v1.AttemptRef
+	16, // 21: hwp.v1.ServerDrain.reconnect_after:type_name -> google.protobuf.Duration
+	19, // 22: hwp.v1.AccessToken.expire_time:type_name -> google.protobuf.Timestamp
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_server_proto_init() }
@@ -1074,6 +1292,9 @@ func file_hwp_v1_server_proto_init() {
 		(*ServerMessage_LogAck)(nil),
 		(*ServerMessage_Drain)(nil),
 		(*ServerMessage_Heartbeat)(nil),
+		(*ServerMessage_Certificate)(nil),
+		(*ServerMessage_Token)(nil),
+		(*ServerMessage_RenewCertificate)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1081,7 +1302,7 @@ func file_hwp_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_server_proto_rawDesc), len(file_hwp_v1_server_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

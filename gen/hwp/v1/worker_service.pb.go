@@ -94,10 +94,10 @@ type EnrollResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The id of the worker, which the certificate names too.
 	WorkerId string `protobuf:"bytes,1,opt,name=worker_id,json=workerId,proto3" json:"worker_id,omitempty"`
-	// The certificate in DER.
-	CertificateDer []byte `protobuf:"bytes,2,opt,name=certificate_der,json=certificateDer,proto3" json:"certificate_der,omitempty"`
-	// The CA's certificate in DER.
-	CaDer         []byte `protobuf:"bytes,3,opt,name=ca_der,json=caDer,proto3" json:"ca_der,omitempty"`
+	// The certificate in DER, then those between it and the root.
+	ChainDer [][]byte `protobuf:"bytes,2,rep,name=chain_der,json=chainDer,proto3" json:"chain_der,omitempty"`
+	// The certificates of the authorities by which the agent knows the server, in DER.
+	RootsDer      [][]byte `protobuf:"bytes,3,rep,name=roots_der,json=rootsDer,proto3" json:"roots_der,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -139,43 +139,41 @@ func (x *EnrollResponse) GetWorkerId() string {
 	return ""
 }
 
-func (x *EnrollResponse) GetCertificateDer() []byte {
+func (x *EnrollResponse) GetChainDer() [][]byte {
 	if x != nil {
-		return x.CertificateDer
+		return x.ChainDer
 	}
 	return nil
 }
 
-func (x *EnrollResponse) GetCaDer() []byte {
+func (x *EnrollResponse) GetRootsDer() [][]byte {
 	if x != nil {
-		return x.CaDer
+		return x.RootsDer
 	}
 	return nil
 }
 
-// RenewCertificateRequest asks for a fresh certificate.
-type RenewCertificateRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// A PKCS #10 signing request in DER, for an ECDSA P-256 key.
-	CsrDer        []byte `protobuf:"bytes,1,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"`
+// AuthenticateRequest asks for an access token.
+type AuthenticateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RenewCertificateRequest) Reset() {
-	*x = RenewCertificateRequest{}
+func (x *AuthenticateRequest) Reset() {
+	*x = AuthenticateRequest{}
 	mi := &file_hwp_v1_worker_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RenewCertificateRequest) String() string {
+func (x *AuthenticateRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RenewCertificateRequest) ProtoMessage() {}
+func (*AuthenticateRequest) ProtoMessage() {}
 
-func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
+func (x *AuthenticateRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_hwp_v1_worker_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -187,43 +185,34 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
-func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use AuthenticateRequest.ProtoReflect.Descriptor instead.
+func (*AuthenticateRequest) Descriptor() ([]byte, []int) {
 	return file_hwp_v1_worker_service_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *RenewCertificateRequest) GetCsrDer() []byte {
-	if x != nil {
-		return x.CsrDer
-	}
-	return nil
-}
-
-// RenewCertificateResponse carries it.
-type RenewCertificateResponse struct {
+// AuthenticateResponse carries it.
+type AuthenticateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The certificate in DER.
-	CertificateDer []byte `protobuf:"bytes,1,opt,name=certificate_der,json=certificateDer,proto3" json:"certificate_der,omitempty"`
-	// The CA's certificate in DER.
-	CaDer         []byte `protobuf:"bytes,2,opt,name=ca_der,json=caDer,proto3" json:"ca_der,omitempty"`
+	// The token.
+	Token         *AccessToken `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RenewCertificateResponse) Reset() {
-	*x = RenewCertificateResponse{}
+func (x *AuthenticateResponse) Reset() {
+	*x = AuthenticateResponse{}
 	mi := &file_hwp_v1_worker_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RenewCertificateResponse) String() string {
+func (x *AuthenticateResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RenewCertificateResponse) ProtoMessage() {}
+func (*AuthenticateResponse) ProtoMessage() {}
 
-func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
+func (x *AuthenticateResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_hwp_v1_worker_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -235,21 +224,14 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
-func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use AuthenticateResponse.ProtoReflect.Descriptor instead.
+func (*AuthenticateResponse) Descriptor() ([]byte, []int) {
 	return file_hwp_v1_worker_service_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *RenewCertificateResponse) GetCertificateDer() []byte {
+func (x *AuthenticateResponse) GetToken() *AccessToken {
 	if x != nil {
-		return x.CertificateDer
-	}
-	return nil
-}
-
-func (x *RenewCertificateResponse) GetCaDer() []byte {
-	if x != nil {
-		return x.CaDer
+		return x.Token
 	}
 	return nil
 }
@@ -390,16 +372,14 @@ const file_hwp_v1_worker_service_proto_rawDesc = "" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x17\n" +
 	"\acsr_der\x18\x02 \x01(\fR\x06csrDer\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"m\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"g\n" +
 	"\x0eEnrollResponse\x12\x1b\n" +
-	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12'\n" +
-	"\x0fcertificate_der\x18\x02 \x01(\fR\x0ecertificateDer\x12\x15\n" +
-	"\x06ca_der\x18\x03 \x01(\fR\x05caDer\"2\n" +
-	"\x17RenewCertificateRequest\x12\x17\n" +
-	"\acsr_der\x18\x01 \x01(\fR\x06csrDer\"Z\n" +
-	"\x18RenewCertificateResponse\x12'\n" +
-	"\x0fcertificate_der\x18\x01 \x01(\fR\x0ecertificateDer\x12\x15\n" +
-	"\x06ca_der\x18\x02 \x01(\fR\x05caDer\"\xac\x01\n" +
+	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12\x1b\n" +
+	"\tchain_der\x18\x02 \x03(\fR\bchainDer\x12\x1b\n" +
+	"\troots_der\x18\x03 \x03(\fR\brootsDer\"\x15\n" +
+	"\x13AuthenticateRequest\"A\n" +
+	"\x14AuthenticateResponse\x12)\n" +
+	"\x05token\x18\x01 \x01(\v2\x13.hwp.v1.AccessTokenR\x05token\"\xac\x01\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\bmessages\x18\x01 \x03(\v2\x14.hwp.v1.AgentMessageR\bmessages\x127\n" +
 	"\tsend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\x12/\n" +
@@ -407,13 +387,13 @@ const file_hwp_v1_worker_service_proto_rawDesc = "" +
 	"\x0fConnectResponse\x121\n" +
 	"\bmessages\x18\x01 \x03(\v2\x15.hwp.v1.ServerMessageR\bmessages\x120\n" +
 	"\vassignments\x18\x02 \x03(\v2\x0e.hwp.v1.AssignR\vassignments\x121\n" +
-	"\x14reports_acknowledged\x18\x03 \x01(\x05R\x13reportsAcknowledged2\x98\x02\n" +
+	"\x14reports_acknowledged\x18\x03 \x01(\x05R\x13reportsAcknowledged2\x94\x02\n" +
 	"\rWorkerService\x12@\n" +
-	"\x06Enroll\x12\x15.hwp.v1.EnrollRequest\x1a\x16.hwp.v1.EnrollResponse\"\a\x8a\xaf\x1a\x03\x12\x01\x01\x12m\n" +
-	"\x10RenewCertificate\x12\x1f.hwp.v1.RenewCertificateRequest\x1a .hwp.v1.RenewCertificateResponse\"\x16\x8a\xaf\x1a\x12\n" +
-	"\ragent.connect\x12\x01\x03\x12V\n" +
-	"\aConnect\x12\x16.hwp.v1.ConnectRequest\x1a\x17.hwp.v1.ConnectResponse\"\x16\x8a\xaf\x1a\x12\n" +
-	"\ragent.connect\x12\x01\x03(\x010\x01B\x87\x01\n" +
+	"\x06Enroll\x12\x15.hwp.v1.EnrollRequest\x1a\x16.hwp.v1.EnrollResponse\"\a\x8a\xaf\x1a\x03\x12\x01\x01\x12e\n" +
+	"\fAuthenticate\x12\x1b.hwp.v1.AuthenticateRequest\x1a\x1c.hwp.v1.AuthenticateResponse\"\x1a\x8a\xaf\x1a\x16\n" +
+	"\ragent.connect\x12\x01\x03\x18\x04 \x01\x12Z\n" +
+	"\aConnect\x12\x16.hwp.v1.ConnectRequest\x1a\x17.hwp.v1.ConnectResponse\"\x1a\x8a\xaf\x1a\x16\n" +
+	"\ragent.connect\x12\x01\x05\x18\x04 \x01(\x010\x01B\x87\x01\n" +
 	"\n" +
 	"com.hwp.v1B\x12WorkerServiceProtoP\x01Z,github.com/hodei-jobs/hodei/gen/hwp/v1;hwpv1\xa2\x02\x03HXX\xaa\x02\x06Hwp.V1\xca\x02\x06Hwp\\V1\xe2\x02\x12Hwp\\V1\\GPBMetadata\xea\x02\aHwp::V1b\x06proto3"
 
@@ -431,35 +411,37 @@ func file_hwp_v1_worker_service_proto_rawDescGZIP() []byte {
 
 var file_hwp_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_hwp_v1_worker_service_proto_goTypes = []any{
-	(*EnrollRequest)(nil),            // 0: hwp.v1.EnrollRequest
-	(*EnrollResponse)(nil),           // 1: hwp.v1.EnrollResponse
-	(*RenewCertificateRequest)(nil),  // 2: hwp.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 3: hwp.v1.RenewCertificateResponse
-	(*ConnectRequest)(nil),           // 4: hwp.v1.ConnectRequest
-	(*ConnectResponse)(nil),          // 5: hwp.v1.ConnectResponse
-	(*AgentMessage)(nil),             // 6: hwp.v1.AgentMessage
-	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
-	(*AttemptReport)(nil),            // 8: hwp.v1.AttemptReport
-	(*ServerMessage)(nil),            // 9: hwp.v1.ServerMessage
-	(*Assign)(nil),                   // 10: hwp.v1.Assign
+	(*EnrollRequest)(nil),         // 0: hwp.v1.EnrollRequest
+	(*EnrollResponse)(nil),        // 1: hwp.v1.EnrollResponse
+	(*AuthenticateRequest)(nil),   // 2: hwp.v1.AuthenticateRequest
+	(*AuthenticateResponse)(nil),  // 3: hwp.v1.AuthenticateResponse
+	(*ConnectRequest)(nil),        // 4: hwp.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 5: hwp.v1.ConnectResponse
+	(*AccessToken)(nil),           // 6: hwp.v1.AccessToken
+	(*AgentMessage)(nil),          // 7: hwp.v1.AgentMessage
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*AttemptReport)(nil),         // 9: hwp.v1.AttemptReport
+	(*ServerMessage)(nil),         // 10: hwp.v1.ServerMessage
+	(*Assign)(nil),                // 11: hwp.v1.Assign
 }
 var file_hwp_v1_worker_service_proto_depIdxs = []int32{
-	6,  // 0: hwp.v1.ConnectRequest.messages:type_name -> hwp.v1.AgentMessage
-	7,  // 1: hwp.v1.ConnectRequest.send_time:type_name -> google.protobuf.Timestamp
-	8,  // 2: hwp.v1.ConnectRequest.reports:type_name -> hwp.v1.AttemptReport
-	9,  // 3: hwp.v1.ConnectResponse.messages:type_name -> hwp.v1.ServerMessage
-	10, // 4: hwp.v1.ConnectResponse.assignments:type_name -> hwp.v1.Assign
-	0,  // 5: hwp.v1.WorkerService.Enroll:input_type -> hwp.v1.EnrollRequest
-	2,  // 6: hwp.v1.WorkerService.RenewCertificate:input_type -> hwp.v1.RenewCertificateRequest
-	4,  // 7: hwp.v1.WorkerService.Connect:input_type -> hwp.v1.ConnectRequest
-	1,  // 8: hwp.v1.WorkerService.Enroll:output_type -> hwp.v1.EnrollResponse
-	3,  // 9: hwp.v1.WorkerService.RenewCertificate:output_type -> hwp.v1.RenewCertificateResponse
-	5,  // 10: hwp.v1.WorkerService.Connect:output_type -> hwp.v1.ConnectResponse
-	8,  // [8:11] is the sub-list for method output_type
-	5,  // [5:8] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	6,  // 0: hwp.v1.AuthenticateResponse.token:type_name -> hwp.v1.AccessToken
+	7,  // 1: hwp.v1.ConnectRequest.messages:type_name -> hwp.v1.AgentMessage
+	8,  // 2: hwp.v1.ConnectRequest.send_time:type_name -> google.protobuf.Timestamp
+	9,  // 3: hwp.v1.ConnectRequest.reports:type_name -> hwp.v1.AttemptReport
+	10, // 4: hwp.v1.ConnectResponse.messages:type_name -> hwp.v1.ServerMessage
+	11, // 5: hwp.v1.ConnectResponse.assignments:type_name -> hwp.v1.Assign
+	0,  // 6: hwp.v1.WorkerService.Enroll:input_type -> hwp.v1.EnrollRequest
+	2,  // 7: hwp.v1.WorkerService.Authenticate:input_type -> hwp.v1.AuthenticateRequest
+	4,  // 8: hwp.v1.WorkerService.Connect:input_type -> hwp.v1.ConnectRequest
+	1,  // 9: hwp.v1.WorkerService.Enroll:output_type -> hwp.v1.EnrollResponse
+	3,  // 10: hwp.v1.WorkerService.Authenticate:output_type -> hwp.v1.AuthenticateResponse
+	5,  // 11: hwp.v1.WorkerService.Connect:output_type -> hwp.v1.ConnectResponse
+	9,  // [9:12] is the sub-list for method output_type
+	6,  // [6:9] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_worker_service_proto_init() }

@@ -104,19 +104,23 @@ func (m *EnrollResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if len(m.CaDer) > 0 {
-		i -= len(m.CaDer)
-		copy(dAtA[i:], m.CaDer)
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.CaDer)))
-		i--
-		dAtA[i] = 0x1a
+	if len(m.RootsDer) > 0 {
+		for iNdEx := len(m.RootsDer) - 1; iNdEx >= 0; iNdEx-- {
+			i -= len(m.RootsDer[iNdEx])
+			copy(dAtA[i:], m.RootsDer[iNdEx])
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.RootsDer[iNdEx])))
+			i--
+			dAtA[i] = 0x1a
+		}
 	}
-	if len(m.CertificateDer) > 0 {
-		i -= len(m.CertificateDer)
-		copy(dAtA[i:], m.CertificateDer)
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.CertificateDer)))
-		i--
-		dAtA[i] = 0x12
+	if len(m.ChainDer) > 0 {
+		for iNdEx := len(m.ChainDer) - 1; iNdEx >= 0; iNdEx-- {
+			i -= len(m.ChainDer[iNdEx])
+			copy(dAtA[i:], m.ChainDer[iNdEx])
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.ChainDer[iNdEx])))
+			i--
+			dAtA[i] = 0x12
+		}
 	}
 	if len(m.WorkerId) > 0 {
 		i -= len(m.WorkerId)
@@ -128,7 +132,7 @@ func (m *EnrollResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	return len(dAtA) - i, nil
 }
 
-func (m *RenewCertificateRequest) MarshalVT() (dAtA []byte, err error) {
+func (m *AuthenticateRequest) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -141,12 +145,12 @@ func (m *RenewCertificateRequest) MarshalVT() (dAtA []byte, err error) {
 	return dAtA[:n], nil
 }
 
-func (m *RenewCertificateRequest) MarshalToVT(dAtA []byte) (int, error) {
+func (m *AuthenticateRequest) MarshalToVT(dAtA []byte) (int, error) {
 	size := m.SizeVT()
 	return m.MarshalToSizedBufferVT(dAtA[:size])
 }
 
-func (m *RenewCertificateRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
+func (m *AuthenticateRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m == nil {
 		return 0, nil
 	}
@@ -157,18 +161,11 @@ func (m *RenewCertificateRequest) MarshalToSizedBufferVT(dAtA []byte) (int, erro
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
-	}
-	if len(m.CsrDer) > 0 {
-		i -= len(m.CsrDer)
-		copy(dAtA[i:], m.CsrDer)
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.CsrDer)))
-		i--
-		dAtA[i] = 0xa
 	}
 	return len(dAtA) - i, nil
 }
 
-func (m *RenewCertificateResponse) MarshalVT() (dAtA []byte, err error) {
+func (m *AuthenticateResponse) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -181,12 +178,12 @@ func (m *RenewCertificateResponse) MarshalVT() (dAtA []byte, err error) {
 	return dAtA[:n], nil
 }
 
-func (m *RenewCertificateResponse) MarshalToVT(dAtA []byte) (int, error) {
+func (m *AuthenticateResponse) MarshalToVT(dAtA []byte) (int, error) {
 	size := m.SizeVT()
 	return m.MarshalToSizedBufferVT(dAtA[:size])
 }
 
-func (m *RenewCertificateResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
+func (m *AuthenticateResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m == nil {
 		return 0, nil
 	}
@@ -198,17 +195,13 @@ func (m *RenewCertificateResponse) MarshalToSizedBufferVT(dAtA []byte) (int, err
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if len(m.CaDer) > 0 {
-		i -= len(m.CaDer)
-		copy(dAtA[i:], m.CaDer)
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.CaDer)))
-		i--
-		dAtA[i] = 0x12
-	}
-	if len(m.CertificateDer) > 0 {
-		i -= len(m.CertificateDer)
-		copy(dAtA[i:], m.CertificateDer)
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.CertificateDer)))
+	if m.Token != nil {
+		size, err := m.Token.MarshalToSizedBufferVT(dAtA[:i])
+		if err != nil {
+			return 0, err
+		}
+		i -= size
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(size))
 		i--
 		dAtA[i] = 0xa
 	}
@@ -376,44 +369,40 @@ func (m *EnrollResponse) SizeVT() (n int) {
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
-	l = len(m.CertificateDer)
-	if l > 0 {
-		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	if len(m.ChainDer) > 0 {
+		for _, b := range m.ChainDer {
+			l = len(b)
+			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
 	}
-	l = len(m.CaDer)
-	if l > 0 {
-		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
-	}
-	n += len(m.unknownFields)
-	return n
-}
-
-func (m *RenewCertificateRequest) SizeVT() (n int) {
-	if m == nil {
-		return 0
-	}
-	var l int
-	_ = l
-	l = len(m.CsrDer)
-	if l > 0 {
-		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	if len(m.RootsDer) > 0 {
+		for _, b := range m.RootsDer {
+			l = len(b)
+			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
 	}
 	n += len(m.unknownFields)
 	return n
 }
 
-func (m *RenewCertificateResponse) SizeVT() (n int) {
+func (m *AuthenticateRequest) SizeVT() (n int) {
 	if m == nil {
 		return 0
 	}
 	var l int
 	_ = l
-	l = len(m.CertificateDer)
-	if l > 0 {
-		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	n += len(m.unknownFields)
+	return n
+}
+
+func (m *AuthenticateResponse) SizeVT() (n int) {
+	if m == nil {
+		return 0
 	}
-	l = len(m.CaDer)
-	if l > 0 {
+	var l int
+	_ = l
+	if m.Token != nil {
+		l = m.Token.SizeVT()
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
@@ -683,7 +672,7 @@ func (m *EnrollResponse) UnmarshalVT(dAtA []byte) error {
 			iNdEx = postIndex
 		case 2:
 			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field CertificateDer", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field ChainDer", wireType)
 			}
 			var byteLen int
 			for shift := uint(0); ; shift += 7 {
@@ -710,14 +699,12 @@ func (m *EnrollResponse) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.CertificateDer = append(m.CertificateDer[:0], dAtA[iNdEx:postIndex]...)
-			if m.CertificateDer == nil {
-				m.CertificateDer = []byte{}
-			}
+			m.ChainDer = append(m.ChainDer, make([]byte, postIndex-iNdEx))
+			copy(m.ChainDer[len(m.ChainDer)-1], dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		case 3:
 			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field CaDer", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field RootsDer", wireType)
 			}
 			var byteLen int
 			for shift := uint(0); ; shift += 7 {
@@ -744,10 +731,8 @@ func (m *EnrollResponse) UnmarshalVT(dAtA []byte) error {
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.CaDer = append(m.CaDer[:0], dAtA[iNdEx:postIndex]...)
-			if m.CaDer == nil {
-				m.CaDer = []byte{}
-			}
+			m.RootsDer = append(m.RootsDer, make([]byte, postIndex-iNdEx))
+			copy(m.RootsDer[len(m.RootsDer)-1], dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -771,7 +756,7 @@ func (m *EnrollResponse) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RenewCertificateRequest) UnmarshalVT(dAtA []byte) error {
+func (m *AuthenticateRequest) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -794,46 +779,12 @@ func (m *RenewCertificateRequest) UnmarshalVT(dAtA []byte) error {
 		fieldNum := int32(wire >> 3)
 		wireType := int(wire & 0x7)
 		if wireType == 4 {
-			return fmt.Errorf("proto: RenewCertificateRequest: wiretype end group for non-group")
+			return fmt.Errorf("proto: AuthenticateRequest: wiretype end group for non-group")
 		}
 		if fieldNum <= 0 {
-			return fmt.Errorf("proto: RenewCertificateRequest: illegal tag %d (wire type %d)", fieldNum, wire)
+			return fmt.Errorf("proto: AuthenticateRequest: illegal tag %d (wire type %d)", fieldNum, wire)
 		}
 		switch fieldNum {
-		case 1:
-			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field CsrDer", wireType)
-			}
-			var byteLen int
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				byteLen |= int(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
-			if byteLen < 0 {
-				return protohelpers.ErrInvalidLength
-			}
-			postIndex := iNdEx + byteLen
-			if postIndex < 0 {
-				return protohelpers.ErrInvalidLength
-			}
-			if postIndex > l {
-				return io.ErrUnexpectedEOF
-			}
-			m.CsrDer = append(m.CsrDer[:0], dAtA[iNdEx:postIndex]...)
-			if m.CsrDer == nil {
-				m.CsrDer = []byte{}
-			}
-			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -856,7 +807,7 @@ func (m *RenewCertificateRequest) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RenewCertificateResponse) UnmarshalVT(dAtA []byte) error {
+func (m *AuthenticateResponse) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -879,17 +830,17 @@ func (m *RenewCertificateResponse) UnmarshalVT(dAtA []byte) error {
 		fieldNum := int32(wire >> 3)
 		wireType := int(wire & 0x7)
 		if wireType == 4 {
-			return fmt.Errorf("proto: RenewCertificateResponse: wiretype end group for non-group")
+			return fmt.Errorf("proto: AuthenticateResponse: wiretype end group for non-group")
 		}
 		if fieldNum <= 0 {
-			return fmt.Errorf("proto: RenewCertificateResponse: illegal tag %d (wire type %d)", fieldNum, wire)
+			return fmt.Errorf("proto: AuthenticateResponse: illegal tag %d (wire type %d)", fieldNum, wire)
 		}
 		switch fieldNum {
 		case 1:
 			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field CertificateDer", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field Token", wireType)
 			}
-			var byteLen int
+			var msglen int
 			for shift := uint(0); ; shift += 7 {
 				if shift >= 64 {
 					return protohelpers.ErrIntOverflow
@@ -899,58 +850,26 @@ func (m *RenewCertificateResponse) UnmarshalVT(dAtA []byte) error {
 				}
 				b := dAtA[iNdEx]
 				iNdEx++
-				byteLen |= int(b&0x7F) << shift
+				msglen |= int(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
 			}
-			if byteLen < 0 {
+			if msglen < 0 {
 				return protohelpers.ErrInvalidLength
 			}
-			postIndex := iNdEx + byteLen
+			postIndex := iNdEx + msglen
 			if postIndex < 0 {
 				return protohelpers.ErrInvalidLength
 			}
 			if postIndex > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.CertificateDer = append(m.CertificateDer[:0], dAtA[iNdEx:postIndex]...)
-			if m.CertificateDer == nil {
-				m.CertificateDer = []byte{}
+			if m.Token == nil {
+				m.Token = &AccessToken{}
 			}
-			iNdEx = postIndex
-		case 2:
-			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field CaDer", wireType)
-			}
-			var byteLen int
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				byteLen |= int(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
-			if byteLen < 0 {
-				return protohelpers.ErrInvalidLength
-			}
-			postIndex := iNdEx + byteLen
-			if postIndex < 0 {
-				return protohelpers.ErrInvalidLength
-			}
-			if postIndex > l {
-				return io.ErrUnexpectedEOF
-			}
-			m.CaDer = append(m.CaDer[:0], dAtA[iNdEx:postIndex]...)
-			if m.CaDer == nil {
-				m.CaDer = []byte{}
+			if err := m.Token.UnmarshalVT(dAtA[iNdEx:postIndex]); err != nil {
+				return err
 			}
 			iNdEx = postIndex
 		default:

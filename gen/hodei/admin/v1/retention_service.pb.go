@@ -273,12 +273,12 @@ const file_hodei_admin_v1_retention_service_proto_rawDesc = "" +
 	"\x19ListLogRetentionsResponse\x12<\n" +
 	"\n" +
 	"retentions\x18\x01 \x03(\v2\x1c.hodei.admin.v1.LogRetentionR\n" +
-	"retentions2\x95\x02\n" +
-	"\x10RetentionService\x12z\n" +
-	"\x0fSetLogRetention\x12&.hodei.admin.v1.SetLogRetentionRequest\x1a'.hodei.admin.v1.SetLogRetentionResponse\"\x16\x8a\xaf\x1a\x12\n" +
-	"\rretention.set\x12\x01\x02\x12\x84\x01\n" +
-	"\x11ListLogRetentions\x12(.hodei.admin.v1.ListLogRetentionsRequest\x1a).hodei.admin.v1.ListLogRetentionsResponse\"\x1a\x8a\xaf\x1a\x13\n" +
-	"\x0eretention.list\x12\x01\x02\x90\x02\x01B\xbd\x01\n" +
+	"retentions2\x9d\x02\n" +
+	"\x10RetentionService\x12}\n" +
+	"\x0fSetLogRetention\x12&.hodei.admin.v1.SetLogRetentionRequest\x1a'.hodei.admin.v1.SetLogRetentionResponse\"\x19\x8a\xaf\x1a\x15\n" +
+	"\rretention.set\x12\x02\x02\x04\x18\x03\x12\x89\x01\n" +
+	"\x11ListLogRetentions\x12(.hodei.admin.v1.ListLogRetentionsRequest\x1a).hodei.admin.v1.ListLogRetentionsResponse\"\x1f\x8a\xaf\x1a\x18\n" +
+	"\x0eretention.list\x12\x02\x02\x04\x18\x03 \x01\x90\x02\x01B\xbd\x01\n" +
 	"\x12com.hodei.admin.v1B\x15RetentionServiceProtoP\x01Z6github.com/hodei-jobs/hodei/gen/hodei/admin/v1;adminv1\xa2\x02\x03HAX\xaa\x02\x0eHodei.Admin.V1\xca\x02\x0eHodei\\Admin\\V1\xe2\x02\x1aHodei\\Admin\\V1\\GPBMetadata\xea\x02\x10Hodei::Admin::V1b\x06proto3"
 
 var (

@@ -27,6 +27,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// TokenKind is what a token is for.
+type TokenKind int32
+
+const (
+	// Not set.
+	TokenKind_TOKEN_KIND_UNSPECIFIED TokenKind = 0
+	// Agents enrol with it.
+	TokenKind_TOKEN_KIND_AGENT TokenKind = 1
+	// Scripts and people log in with it.
+	TokenKind_TOKEN_KIND_API TokenKind = 2
+)
+
+// Enum value maps for TokenKind.
+var (
+	TokenKind_name = map[int32]string{
+		0: "TOKEN_KIND_UNSPECIFIED",
+		1: "TOKEN_KIND_AGENT",
+		2: "TOKEN_KIND_API",
+	}
+	TokenKind_value = map[string]int32{
+		"TOKEN_KIND_UNSPECIFIED": 0,
+		"TOKEN_KIND_AGENT":       1,
+		"TOKEN_KIND_API":         2,
+	}
+)
+
+func (x TokenKind) Enum() *TokenKind {
+	p := new(TokenKind)
+	*p = x
+	return p
+}
+
+func (x TokenKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TokenKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_hodei_admin_v1_token_service_proto_enumTypes[0].Descriptor()
+}
+
+func (TokenKind) Type() protoreflect.EnumType {
+	return &file_hodei_admin_v1_token_service_proto_enumTypes[0]
+}
+
+func (x TokenKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TokenKind.Descriptor instead.
+func (TokenKind) EnumDescriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{0}
+}
+
 // CreateTokenRequest says what the token is good for.
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -35,7 +88,9 @@ type CreateTokenRequest struct {
 	// How many agents may enrol with it; 1 when not set.
 	MaxUses int32 `protobuf:"varint,2,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`
 	// Labels that every agent enrolled with it gets, whatever it says itself.
-	Labels        map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Queues, as "namespace/queue" or "namespace/*", whose jobs alone these agents get; empty: all.
+	Queues        []string `protobuf:"bytes,4,rep,name=queues,proto3" json:"queues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -87,6 +142,13 @@ func (x *CreateTokenRequest) GetMaxUses() int32 {
 func (x *CreateTokenRequest) GetLabels() map[string]string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetQueues() []string {
+	if x != nil {
+		return x.Queues
 	}
 	return nil
 }
@@ -164,15 +226,537 @@ func (x *CreateTokenResponse) GetCaPin() string {
 	return ""
 }
 
+// CreateApiTokenRequest says what the token is good for.
+type CreateApiTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose it is: a user's name; the caller's own when empty.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// What it is for, for people.
+	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// How long it is good; 30 days when not set, at most 366 days.
+	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// What it permits, of what its user holds; empty: all of that.
+	Grants        []*TokenGrant `protobuf:"bytes,4,rep,name=grants,proto3" json:"grants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateApiTokenRequest) Reset() {
+	*x = CreateApiTokenRequest{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApiTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApiTokenRequest) ProtoMessage() {}
+
+func (x *CreateApiTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApiTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateApiTokenRequest) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CreateApiTokenRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CreateApiTokenRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *CreateApiTokenRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *CreateApiTokenRequest) GetGrants() []*TokenGrant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+// TokenGrant bounds a token to a role in a namespace.
+type TokenGrant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// The namespace; "*" for all.
+	Namespace     string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenGrant) Reset() {
+	*x = TokenGrant{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenGrant) ProtoMessage() {}
+
+func (x *TokenGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenGrant.ProtoReflect.Descriptor instead.
+func (*TokenGrant) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TokenGrant) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *TokenGrant) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+// CreateApiTokenResponse carries the secret.
+type CreateApiTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token.
+	Token *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The secret, for HODEI_TOKEN or `hodei login --token-file`.
+	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateApiTokenResponse) Reset() {
+	*x = CreateApiTokenResponse{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApiTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApiTokenResponse) ProtoMessage() {}
+
+func (x *CreateApiTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApiTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateApiTokenResponse) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateApiTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *CreateApiTokenResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// Token is what is known of a token.
+type Token struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "tok_" and a ULID in lower case.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What it is for.
+	Kind TokenKind `protobuf:"varint,2,opt,name=kind,proto3,enum=hodei.admin.v1.TokenKind" json:"kind,omitempty"`
+	// Whose it is; of an API token.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// What people have written about it.
+	Description string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	// What it permits; empty: all that its user holds.
+	Grants []*TokenGrant `protobuf:"bytes,5,rep,name=grants,proto3" json:"grants,omitempty"`
+	// When it was made.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Who has made it: "user/" and the name.
+	CreatedBy string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// When it ends to be good.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// When it was used last, to about a minute; not set: never.
+	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
+	// How many agents may still enrol with it; of a token for agents.
+	UsesLeft int32 `protobuf:"varint,10,opt,name=uses_left,json=usesLeft,proto3" json:"uses_left,omitempty"`
+	// The labels that agents get from it.
+	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The queues that agents serve that have enrolled with it.
+	Queues        []string `protobuf:"bytes,12,rep,name=queues,proto3" json:"queues,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Token) Reset() {
+	*x = Token{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Token) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Token) ProtoMessage() {}
+
+func (x *Token) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Token.ProtoReflect.Descriptor instead.
+func (*Token) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Token) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Token) GetKind() TokenKind {
+	if x != nil {
+		return x.Kind
+	}
+	return TokenKind_TOKEN_KIND_UNSPECIFIED
+}
+
+func (x *Token) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Token) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Token) GetGrants() []*TokenGrant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *Token) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Token) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Token) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Token) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+func (x *Token) GetUsesLeft() int32 {
+	if x != nil {
+		return x.UsesLeft
+	}
+	return 0
+}
+
+func (x *Token) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Token) GetQueues() []string {
+	if x != nil {
+		return x.Queues
+	}
+	return nil
+}
+
+// ListTokensRequest asks for a page.
+type ListTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many at most; 50 when not set.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Where to go on; empty: at the beginning.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensRequest) Reset() {
+	*x = ListTokensRequest{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensRequest) ProtoMessage() {}
+
+func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListTokensRequest) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListTokensRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTokensRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListTokensResponse is a page.
+type ListTokensResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tokens, the oldest first.
+	Tokens []*Token `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// For the next page; empty: there is none.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensResponse) Reset() {
+	*x = ListTokensResponse{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensResponse) ProtoMessage() {}
+
+func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListTokensResponse) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListTokensResponse) GetTokens() []*Token {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *ListTokensResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// RevokeTokenRequest names a token.
+type RevokeTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenRequest) Reset() {
+	*x = RevokeTokenRequest{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenRequest) ProtoMessage() {}
+
+func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RevokeTokenRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// RevokeTokenResponse says that it is of no use any more.
+type RevokeTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenResponse) Reset() {
+	*x = RevokeTokenResponse{}
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenResponse) ProtoMessage() {}
+
+func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_admin_v1_token_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
+	return file_hodei_admin_v1_token_service_proto_rawDescGZIP(), []int{9}
+}
+
 var File_hodei_admin_v1_token_service_proto protoreflect.FileDescriptor
 
 const file_hodei_admin_v1_token_service_proto_rawDesc = "" +
 	"\n" +
-	"\"hodei/admin/v1/token_service.proto\x12\x0ehodei.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\"\x87\x02\n" +
+	"\"hodei/admin/v1/token_service.proto\x12\x0ehodei.admin.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\"\xb0\x02\n" +
 	"\x12CreateTokenRequest\x12<\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x01*\x00R\x03ttl\x12&\n" +
 	"\bmax_uses\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00R\amaxUses\x12P\n" +
-	"\x06labels\x18\x03 \x03(\v2..hodei.admin.v1.CreateTokenRequest.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x1a9\n" +
+	"\x06labels\x18\x03 \x03(\v2..hodei.admin.v1.CreateTokenRequest.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x12'\n" +
+	"\x06queues\x18\x04 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10@\"\x05r\x03\x18\x80\x02R\x06queues\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x91\x01\n" +
@@ -181,10 +765,63 @@ const file_hodei_admin_v1_token_service_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x15\n" +
-	"\x06ca_pin\x18\x04 \x01(\tR\x05caPin2~\n" +
-	"\fTokenService\x12n\n" +
-	"\vCreateToken\x12\".hodei.admin.v1.CreateTokenRequest\x1a#.hodei.admin.v1.CreateTokenResponse\"\x16\x8a\xaf\x1a\x12\n" +
-	"\rtokens.create\x12\x01\x02B\xb9\x01\n" +
+	"\x06ca_pin\x18\x04 \x01(\tR\x05caPin\"\xdd\x01\n" +
+	"\x15CreateApiTokenRequest\x12\x1c\n" +
+	"\x04user\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04user\x12*\n" +
+	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vdescription\x12<\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\x8a\x8a\x0f*\x00R\x03ttl\x12<\n" +
+	"\x06grants\x18\x04 \x03(\v2\x1a.hodei.admin.v1.TokenGrantB\b\xbaH\x05\x92\x01\x02\x10dR\x06grants\"T\n" +
+	"\n" +
+	"TokenGrant\x12\x1d\n" +
+	"\x04role\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04role\x12'\n" +
+	"\tnamespace\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\tnamespace\"]\n" +
+	"\x16CreateApiTokenResponse\x12+\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.hodei.admin.v1.TokenR\x05token\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\"\xb4\x04\n" +
+	"\x05Token\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x19.hodei.admin.v1.TokenKindR\x04kind\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12 \n" +
+	"\vdescription\x18\x04 \x01(\tR\vdescription\x122\n" +
+	"\x06grants\x18\x05 \x03(\v2\x1a.hodei.admin.v1.TokenGrantR\x06grants\x12;\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\a \x01(\tR\tcreatedBy\x12;\n" +
+	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12>\n" +
+	"\rlast_use_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vlastUseTime\x12\x1b\n" +
+	"\tuses_left\x18\n" +
+	" \x01(\x05R\busesLeft\x129\n" +
+	"\x06labels\x18\v \x03(\v2!.hodei.admin.v1.Token.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06queues\x18\f \x03(\tR\x06queues\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
+	"\x11ListTokensRequest\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"k\n" +
+	"\x12ListTokensResponse\x12-\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x15.hodei.admin.v1.TokenR\x06tokens\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"/\n" +
+	"\x12RevokeTokenRequest\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\x15\n" +
+	"\x13RevokeTokenResponse*Q\n" +
+	"\tTokenKind\x12\x1a\n" +
+	"\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10TOKEN_KIND_AGENT\x10\x01\x12\x12\n" +
+	"\x0eTOKEN_KIND_API\x10\x022\xb8\x03\n" +
+	"\fTokenService\x12q\n" +
+	"\vCreateToken\x12\".hodei.admin.v1.CreateTokenRequest\x1a#.hodei.admin.v1.CreateTokenResponse\"\x19\x8a\xaf\x1a\x15\n" +
+	"\rtokens.create\x12\x02\x02\x04\x18\x03\x12k\n" +
+	"\x0eCreateApiToken\x12%.hodei.admin.v1.CreateApiTokenRequest\x1a&.hodei.admin.v1.CreateApiTokenResponse\"\n" +
+	"\x8a\xaf\x1a\x06\x12\x02\x02\x04\x18\x04\x12d\n" +
+	"\n" +
+	"ListTokens\x12!.hodei.admin.v1.ListTokensRequest\x1a\".hodei.admin.v1.ListTokensResponse\"\x0f\x8a\xaf\x1a\b\x12\x02\x02\x04\x18\x04 \x01\x90\x02\x01\x12b\n" +
+	"\vRevokeToken\x12\".hodei.admin.v1.RevokeTokenRequest\x1a#.hodei.admin.v1.RevokeTokenResponse\"\n" +
+	"\x8a\xaf\x1a\x06\x12\x02\x02\x04\x18\x04B\xb9\x01\n" +
 	"\x12com.hodei.admin.v1B\x11TokenServiceProtoP\x01Z6github.com/hodei-jobs/hodei/gen/hodei/admin/v1;adminv1\xa2\x02\x03HAX\xaa\x02\x0eHodei.Admin.V1\xca\x02\x0eHodei\\Admin\\V1\xe2\x02\x1aHodei\\Admin\\V1\\GPBMetadata\xea\x02\x10Hodei::Admin::V1b\x06proto3"
 
 var (
@@ -199,25 +836,52 @@ func file_hodei_admin_v1_token_service_proto_rawDescGZIP() []byte {
 	return file_hodei_admin_v1_token_service_proto_rawDescData
 }
 
-var file_hodei_admin_v1_token_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_hodei_admin_v1_token_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_hodei_admin_v1_token_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_hodei_admin_v1_token_service_proto_goTypes = []any{
-	(*CreateTokenRequest)(nil),    // 0: hodei.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 1: hodei.admin.v1.CreateTokenResponse
-	nil,                           // 2: hodei.admin.v1.CreateTokenRequest.LabelsEntry
-	(*durationpb.Duration)(nil),   // 3: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(TokenKind)(0),                 // 0: hodei.admin.v1.TokenKind
+	(*CreateTokenRequest)(nil),     // 1: hodei.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 2: hodei.admin.v1.CreateTokenResponse
+	(*CreateApiTokenRequest)(nil),  // 3: hodei.admin.v1.CreateApiTokenRequest
+	(*TokenGrant)(nil),             // 4: hodei.admin.v1.TokenGrant
+	(*CreateApiTokenResponse)(nil), // 5: hodei.admin.v1.CreateApiTokenResponse
+	(*Token)(nil),                  // 6: hodei.admin.v1.Token
+	(*ListTokensRequest)(nil),      // 7: hodei.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),     // 8: hodei.admin.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 9: hodei.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 10: hodei.admin.v1.RevokeTokenResponse
+	nil,                            // 11: hodei.admin.v1.CreateTokenRequest.LabelsEntry
+	nil,                            // 12: hodei.admin.v1.Token.LabelsEntry
+	(*durationpb.Duration)(nil),    // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
 }
 var file_hodei_admin_v1_token_service_proto_depIdxs = []int32{
-	3, // 0: hodei.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	2, // 1: hodei.admin.v1.CreateTokenRequest.labels:type_name -> hodei.admin.v1.CreateTokenRequest.LabelsEntry
-	4, // 2: hodei.admin.v1.CreateTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0, // 3: hodei.admin.v1.TokenService.CreateToken:input_type -> hodei.admin.v1.CreateTokenRequest
-	1, // 4: hodei.admin.v1.TokenService.CreateToken:output_type -> hodei.admin.v1.CreateTokenResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	13, // 0: hodei.admin.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	11, // 1: hodei.admin.v1.CreateTokenRequest.labels:type_name -> hodei.admin.v1.CreateTokenRequest.LabelsEntry
+	14, // 2: hodei.admin.v1.CreateTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 3: hodei.admin.v1.CreateApiTokenRequest.ttl:type_name -> google.protobuf.Duration
+	4,  // 4: hodei.admin.v1.CreateApiTokenRequest.grants:type_name -> hodei.admin.v1.TokenGrant
+	6,  // 5: hodei.admin.v1.CreateApiTokenResponse.token:type_name -> hodei.admin.v1.Token
+	0,  // 6: hodei.admin.v1.Token.kind:type_name -> hodei.admin.v1.TokenKind
+	4,  // 7: hodei.admin.v1.Token.grants:type_name -> hodei.admin.v1.TokenGrant
+	14, // 8: hodei.admin.v1.Token.create_time:type_name -> google.protobuf.Timestamp
+	14, // 9: hodei.admin.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 10: hodei.admin.v1.Token.last_use_time:type_name -> google.protobuf.Timestamp
+	12, // 11: hodei.admin.v1.Token.labels:type_name -> hodei.admin.v1.Token.LabelsEntry
+	6,  // 12: hodei.admin.v1.ListTokensResponse.tokens:type_name -> hodei.admin.v1.Token
+	1,  // 13: hodei.admin.v1.TokenService.CreateToken:input_type -> hodei.admin.v1.CreateTokenRequest
+	3,  // 14: hodei.admin.v1.TokenService.CreateApiToken:input_type -> hodei.admin.v1.CreateApiTokenRequest
+	7,  // 15: hodei.admin.v1.TokenService.ListTokens:input_type -> hodei.admin.v1.ListTokensRequest
+	9,  // 16: hodei.admin.v1.TokenService.RevokeToken:input_type -> hodei.admin.v1.RevokeTokenRequest
+	2,  // 17: hodei.admin.v1.TokenService.CreateToken:output_type -> hodei.admin.v1.CreateTokenResponse
+	5,  // 18: hodei.admin.v1.TokenService.CreateApiToken:output_type -> hodei.admin.v1.CreateApiTokenResponse
+	8,  // 19: hodei.admin.v1.TokenService.ListTokens:output_type -> hodei.admin.v1.ListTokensResponse
+	10, // 20: hodei.admin.v1.TokenService.RevokeToken:output_type -> hodei.admin.v1.RevokeTokenResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_hodei_admin_v1_token_service_proto_init() }
@@ -230,13 +894,14 @@ func file_hodei_admin_v1_token_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hodei_admin_v1_token_service_proto_rawDesc), len(file_hodei_admin_v1_token_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   3,
+			NumEnums:      1,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_hodei_admin_v1_token_service_proto_goTypes,
 		DependencyIndexes: file_hodei_admin_v1_token_service_proto_depIdxs,
+		EnumInfos:         file_hodei_admin_v1_token_service_proto_enumTypes,
 		MessageInfos:      file_hodei_admin_v1_token_service_proto_msgTypes,
 	}.Build()
 	File_hodei_admin_v1_token_service_proto = out.File

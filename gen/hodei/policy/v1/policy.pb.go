@@ -36,6 +36,10 @@ const (
 	Authentication_AUTHENTICATION_USER_CERTIFICATE Authentication = 2
 	// A client certificate of an agent, issued at enrolment.
 	Authentication_AUTHENTICATION_AGENT_CERTIFICATE Authentication = 3
+	// An access token of a person or a script. One that names a certificate is good only on a connection with that certificate.
+	Authentication_AUTHENTICATION_USER_TOKEN Authentication = 4
+	// An access token of an agent, on a connection with the certificate that it names.
+	Authentication_AUTHENTICATION_AGENT_TOKEN Authentication = 5
 )
 
 // Enum value maps for Authentication.
@@ -45,12 +49,16 @@ var (
 		1: "AUTHENTICATION_NONE",
 		2: "AUTHENTICATION_USER_CERTIFICATE",
 		3: "AUTHENTICATION_AGENT_CERTIFICATE",
+		4: "AUTHENTICATION_USER_TOKEN",
+		5: "AUTHENTICATION_AGENT_TOKEN",
 	}
 	Authentication_value = map[string]int32{
 		"AUTHENTICATION_UNSPECIFIED":       0,
 		"AUTHENTICATION_NONE":              1,
 		"AUTHENTICATION_USER_CERTIFICATE":  2,
 		"AUTHENTICATION_AGENT_CERTIFICATE": 3,
+		"AUTHENTICATION_USER_TOKEN":        4,
+		"AUTHENTICATION_AGENT_TOKEN":       5,
 	}
 )
 
@@ -81,16 +89,81 @@ func (Authentication) EnumDescriptor() ([]byte, []int) {
 	return file_hodei_policy_v1_policy_proto_rawDescGZIP(), []int{0}
 }
 
-// AccessRule says which permission a method needs and which proofs of identity it takes.
+// Scope is where a permission must be held.
+type Scope int32
+
+const (
+	// Not set.
+	Scope_SCOPE_UNSPECIFIED Scope = 0
+	// In every namespace that the request names or whose things it names. What lies in others is not found.
+	Scope_SCOPE_NAMESPACE Scope = 1
+	// In at least one namespace: the answer has nothing that belongs to another one.
+	Scope_SCOPE_ANY_NAMESPACE Scope = 2
+	// In all namespaces: the method is about the whole installation.
+	Scope_SCOPE_CLUSTER Scope = 3
+	// None: whoever has proved who they are may call the method about themselves.
+	Scope_SCOPE_SELF Scope = 4
+)
+
+// Enum value maps for Scope.
+var (
+	Scope_name = map[int32]string{
+		0: "SCOPE_UNSPECIFIED",
+		1: "SCOPE_NAMESPACE",
+		2: "SCOPE_ANY_NAMESPACE",
+		3: "SCOPE_CLUSTER",
+		4: "SCOPE_SELF",
+	}
+	Scope_value = map[string]int32{
+		"SCOPE_UNSPECIFIED":   0,
+		"SCOPE_NAMESPACE":     1,
+		"SCOPE_ANY_NAMESPACE": 2,
+		"SCOPE_CLUSTER":       3,
+		"SCOPE_SELF":          4,
+	}
+)
+
+func (x Scope) Enum() *Scope {
+	p := new(Scope)
+	*p = x
+	return p
+}
+
+func (x Scope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Scope) Descriptor() protoreflect.EnumDescriptor {
+	return file_hodei_policy_v1_policy_proto_enumTypes[1].Descriptor()
+}
+
+func (Scope) Type() protoreflect.EnumType {
+	return &file_hodei_policy_v1_policy_proto_enumTypes[1]
+}
+
+func (x Scope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Scope.Descriptor instead.
+func (Scope) EnumDescriptor() ([]byte, []int) {
+	return file_hodei_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+// AccessRule says which permission a method needs, where, and which proofs of identity it takes.
 type AccessRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The permission that the caller must hold, as "resource.verb", for example "jobs.submit".
-	// Empty only together with AUTHENTICATION_NONE.
+	// Empty only together with AUTHENTICATION_NONE or SCOPE_SELF.
 	Permission string `protobuf:"bytes,1,opt,name=permission,proto3" json:"permission,omitempty"`
 	// The ways to authenticate that the method accepts; at least one.
 	Authentication []Authentication `protobuf:"varint,2,rep,packed,name=authentication,proto3,enum=hodei.policy.v1.Authentication" json:"authentication,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Where the caller must hold the permission. Not set only together with AUTHENTICATION_NONE.
+	Scope Scope `protobuf:"varint,3,opt,name=scope,proto3,enum=hodei.policy.v1.Scope" json:"scope,omitempty"`
+	// The method changes nothing. Every other one leaves a record in the audit trail when it succeeds.
+	Reads         bool `protobuf:"varint,4,opt,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AccessRule) Reset() {
@@ -137,6 +210,20 @@ func (x *AccessRule) GetAuthentication() []Authentication {
 	return nil
 }
 
+func (x *AccessRule) GetScope() Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return Scope_SCOPE_UNSPECIFIED
+}
+
+func (x *AccessRule) GetReads() bool {
+	if x != nil {
+		return x.Reads
+	}
+	return false
+}
+
 var file_hodei_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -160,18 +247,29 @@ var File_hodei_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_hodei_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x1chodei/policy/v1/policy.proto\x12\x0fhodei.policy.v1\x1a google/protobuf/descriptor.proto\"u\n" +
+	"\x1chodei/policy/v1/policy.proto\x12\x0fhodei.policy.v1\x1a google/protobuf/descriptor.proto\"\xb9\x01\n" +
 	"\n" +
 	"AccessRule\x12\x1e\n" +
 	"\n" +
 	"permission\x18\x01 \x01(\tR\n" +
 	"permission\x12G\n" +
-	"\x0eauthentication\x18\x02 \x03(\x0e2\x1f.hodei.policy.v1.AuthenticationR\x0eauthentication*\x94\x01\n" +
+	"\x0eauthentication\x18\x02 \x03(\x0e2\x1f.hodei.policy.v1.AuthenticationR\x0eauthentication\x12,\n" +
+	"\x05scope\x18\x03 \x01(\x0e2\x16.hodei.policy.v1.ScopeR\x05scope\x12\x14\n" +
+	"\x05reads\x18\x04 \x01(\bR\x05reads*\xd3\x01\n" +
 	"\x0eAuthentication\x12\x1e\n" +
 	"\x1aAUTHENTICATION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUTHENTICATION_NONE\x10\x01\x12#\n" +
 	"\x1fAUTHENTICATION_USER_CERTIFICATE\x10\x02\x12$\n" +
-	" AUTHENTICATION_AGENT_CERTIFICATE\x10\x03:U\n" +
+	" AUTHENTICATION_AGENT_CERTIFICATE\x10\x03\x12\x1d\n" +
+	"\x19AUTHENTICATION_USER_TOKEN\x10\x04\x12\x1e\n" +
+	"\x1aAUTHENTICATION_AGENT_TOKEN\x10\x05*o\n" +
+	"\x05Scope\x12\x15\n" +
+	"\x11SCOPE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSCOPE_NAMESPACE\x10\x01\x12\x17\n" +
+	"\x13SCOPE_ANY_NAMESPACE\x10\x02\x12\x11\n" +
+	"\rSCOPE_CLUSTER\x10\x03\x12\x0e\n" +
+	"\n" +
+	"SCOPE_SELF\x10\x04:U\n" +
 	"\x06access\x12\x1e.google.protobuf.MethodOptions\x18\xf1\xa5\x03 \x01(\v2\x1b.hodei.policy.v1.AccessRuleR\x06accessB\xba\x01\n" +
 	"\x13com.hodei.policy.v1B\vPolicyProtoP\x01Z8github.com/hodei-jobs/hodei/gen/hodei/policy/v1;policyv1\xa2\x02\x03HPX\xaa\x02\x0fHodei.Policy.V1\xca\x02\x0fHodei\\Policy\\V1\xe2\x02\x1bHodei\\Policy\\V1\\GPBMetadata\xea\x02\x11Hodei::Policy::V1b\x06proto3"
 
@@ -187,22 +285,24 @@ func file_hodei_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_hodei_policy_v1_policy_proto_rawDescData
 }
 
-var file_hodei_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_hodei_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_hodei_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_hodei_policy_v1_policy_proto_goTypes = []any{
 	(Authentication)(0),                // 0: hodei.policy.v1.Authentication
-	(*AccessRule)(nil),                 // 1: hodei.policy.v1.AccessRule
-	(*descriptorpb.MethodOptions)(nil), // 2: google.protobuf.MethodOptions
+	(Scope)(0),                         // 1: hodei.policy.v1.Scope
+	(*AccessRule)(nil),                 // 2: hodei.policy.v1.AccessRule
+	(*descriptorpb.MethodOptions)(nil), // 3: google.protobuf.MethodOptions
 }
 var file_hodei_policy_v1_policy_proto_depIdxs = []int32{
 	0, // 0: hodei.policy.v1.AccessRule.authentication:type_name -> hodei.policy.v1.Authentication
-	2, // 1: hodei.policy.v1.access:extendee -> google.protobuf.MethodOptions
-	1, // 2: hodei.policy.v1.access:type_name -> hodei.policy.v1.AccessRule
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	2, // [2:3] is the sub-list for extension type_name
-	1, // [1:2] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	1, // 1: hodei.policy.v1.AccessRule.scope:type_name -> hodei.policy.v1.Scope
+	3, // 2: hodei.policy.v1.access:extendee -> google.protobuf.MethodOptions
+	2, // 3: hodei.policy.v1.access:type_name -> hodei.policy.v1.AccessRule
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	3, // [3:4] is the sub-list for extension type_name
+	2, // [2:3] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_hodei_policy_v1_policy_proto_init() }
@@ -215,7 +315,7 @@ func file_hodei_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hodei_policy_v1_policy_proto_rawDesc), len(file_hodei_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   1,
 			NumExtensions: 1,
 			NumServices:   0,

@@ -27,9 +27,8 @@ const (
 const (
 	// WorkerServiceEnrollProcedure is the procedure name of the WorkerService's Enroll RPC.
 	WorkerServiceEnrollProcedure = "/hwp.v1.WorkerService/Enroll"
-	// WorkerServiceRenewCertificateProcedure is the procedure name of the WorkerService's
-	// RenewCertificate RPC.
-	WorkerServiceRenewCertificateProcedure = "/hwp.v1.WorkerService/RenewCertificate"
+	// WorkerServiceAuthenticateProcedure is the procedure name of the WorkerService's Authenticate RPC.
+	WorkerServiceAuthenticateProcedure = "/hwp.v1.WorkerService/Authenticate"
 	// WorkerServiceConnectProcedure is the procedure name of the WorkerService's Connect RPC.
 	WorkerServiceConnectProcedure = "/hwp.v1.WorkerService/Connect"
 )
@@ -42,11 +41,11 @@ var (
 			Procedure:  WorkerServiceEnrollProcedure,
 		}
 	})
-	workerServiceRenewCertificateSpec = sync.OnceValue(func() connect.Spec {
+	workerServiceAuthenticateSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
-			Schema:     v1.File_hwp_v1_worker_service_proto.Services().ByName("WorkerService").Methods().ByName("RenewCertificate"),
-			Procedure:  WorkerServiceRenewCertificateProcedure,
+			Schema:     v1.File_hwp_v1_worker_service_proto.Services().ByName("WorkerService").Methods().ByName("Authenticate"),
+			Procedure:  WorkerServiceAuthenticateProcedure,
 		}
 	})
 	workerServiceConnectSpec = sync.OnceValue(func() connect.Spec {
@@ -62,10 +61,12 @@ var (
 type WorkerServiceClient interface {
 	// Enroll trades a token for a certificate. The agent makes its key itself and sends a signing request.
 	Enroll(context.Context, *v1.EnrollRequest) (*v1.EnrollResponse, error)
-	// RenewCertificate gives the calling agent a new certificate for the same identity.
-	RenewCertificate(context.Context, *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error)
+	// Authenticate gives the calling agent, which has proved its key by the certificate of the connection, the access token that
+	// Connect needs.
+	Authenticate(context.Context, *v1.AuthenticateRequest) (*v1.AuthenticateResponse, error)
 	// Connect is the stream. The agent's first message is Register; the server answers with Welcome, which lists all
 	// that the agent should have. After that both sides send what is new. Every message may arrive twice and must then change nothing.
+	// The stream lasts for as long as the access token is good; the agent has it renewed by TokenRequest.
 	Connect(context.Context) (WorkerServiceConnectClientStream, error)
 }
 
@@ -115,10 +116,12 @@ func (s WorkerServiceConnectClientStream) Close() error {
 type WorkerServiceHandler interface {
 	// Enroll trades a token for a certificate. The agent makes its key itself and sends a signing request.
 	Enroll(context.Context, *v1.EnrollRequest) (*v1.EnrollResponse, error)
-	// RenewCertificate gives the calling agent a new certificate for the same identity.
-	RenewCertificate(context.Context, *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error)
+	// Authenticate gives the calling agent, which has proved its key by the certificate of the connection, the access token that
+	// Connect needs.
+	Authenticate(context.Context, *v1.AuthenticateRequest) (*v1.AuthenticateResponse, error)
 	// Connect is the stream. The agent's first message is Register; the server answers with Welcome, which lists all
 	// that the agent should have. After that both sides send what is new. Every message may arrive twice and must then change nothing.
+	// The stream lasts for as long as the access token is good; the agent has it renewed by TokenRequest.
 	Connect(context.Context, WorkerServiceConnectServerStream) error
 }
 
@@ -127,7 +130,7 @@ func RegisterWorkerServiceHandler(server *connect.Server, svc WorkerServiceHandl
 	adapter := workerServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: workerServiceEnrollSpec(), Handler: adapter.enroll},
-		connect.Method{Spec: workerServiceRenewCertificateSpec(), Handler: adapter.renewCertificate},
+		connect.Method{Spec: workerServiceAuthenticateSpec(), Handler: adapter.authenticate},
 		connect.Method{Spec: workerServiceConnectSpec(), Handler: adapter.connect},
 	)
 }
@@ -163,8 +166,8 @@ func (UnimplementedWorkerServiceHandler) Enroll(context.Context, *v1.EnrollReque
 	return nil, connect.NewError(connect.CodeUnimplemented, "hwp.v1.WorkerService.Enroll is not implemented")
 }
 
-func (UnimplementedWorkerServiceHandler) RenewCertificate(context.Context, *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "hwp.v1.WorkerService.RenewCertificate is not implemented")
+func (UnimplementedWorkerServiceHandler) Authenticate(context.Context, *v1.AuthenticateRequest) (*v1.AuthenticateResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hwp.v1.WorkerService.Authenticate is not implemented")
 }
 
 func (UnimplementedWorkerServiceHandler) Connect(context.Context, WorkerServiceConnectServerStream) error {
@@ -183,9 +186,9 @@ func (c *workerServiceClient) Enroll(ctx context.Context, req *v1.EnrollRequest)
 	return &res, nil
 }
 
-func (c *workerServiceClient) RenewCertificate(ctx context.Context, req *v1.RenewCertificateRequest) (*v1.RenewCertificateResponse, error) {
-	var res v1.RenewCertificateResponse
-	if err := c.client.CallUnary(ctx, workerServiceRenewCertificateSpec(), req, &res); err != nil {
+func (c *workerServiceClient) Authenticate(ctx context.Context, req *v1.AuthenticateRequest) (*v1.AuthenticateResponse, error) {
+	var res v1.AuthenticateResponse
+	if err := c.client.CallUnary(ctx, workerServiceAuthenticateSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -213,12 +216,12 @@ func (h workerServiceHandler) enroll(ctx context.Context, _ connect.Spec, stream
 	return stream.Send(res)
 }
 
-func (h workerServiceHandler) renewCertificate(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-	var req v1.RenewCertificateRequest
+func (h workerServiceHandler) authenticate(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.AuthenticateRequest
 	if err := stream.Receive(&req); err != nil {
 		return err
 	}
-	res, err := h.svc.RenewCertificate(ctx, &req)
+	res, err := h.svc.Authenticate(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,13 @@ const (
 const (
 	// TokenServiceCreateTokenProcedure is the procedure name of the TokenService's CreateToken RPC.
 	TokenServiceCreateTokenProcedure = "/hodei.admin.v1.TokenService/CreateToken"
+	// TokenServiceCreateApiTokenProcedure is the procedure name of the TokenService's CreateApiToken
+	// RPC.
+	TokenServiceCreateApiTokenProcedure = "/hodei.admin.v1.TokenService/CreateApiToken"
+	// TokenServiceListTokensProcedure is the procedure name of the TokenService's ListTokens RPC.
+	TokenServiceListTokensProcedure = "/hodei.admin.v1.TokenService/ListTokens"
+	// TokenServiceRevokeTokenProcedure is the procedure name of the TokenService's RevokeToken RPC.
+	TokenServiceRevokeTokenProcedure = "/hodei.admin.v1.TokenService/RevokeToken"
 )
 
 var (
@@ -37,12 +44,43 @@ var (
 			Procedure:  TokenServiceCreateTokenProcedure,
 		}
 	})
+	tokenServiceCreateApiTokenSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_hodei_admin_v1_token_service_proto.Services().ByName("TokenService").Methods().ByName("CreateApiToken"),
+			Procedure:  TokenServiceCreateApiTokenProcedure,
+		}
+	})
+	tokenServiceListTokensSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_hodei_admin_v1_token_service_proto.Services().ByName("TokenService").Methods().ByName("ListTokens"),
+			Procedure:        TokenServiceListTokensProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	tokenServiceRevokeTokenSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_hodei_admin_v1_token_service_proto.Services().ByName("TokenService").Methods().ByName("RevokeToken"),
+			Procedure:  TokenServiceRevokeTokenProcedure,
+		}
+	})
 )
 
 // TokenServiceClient is a client for the hodei.admin.v1.TokenService service.
 type TokenServiceClient interface {
-	// CreateToken makes a token. Its secret is shown this once and stored only as a hash.
+	// CreateToken makes a token with which agents enrol. Its secret is shown this once and stored only as a hash.
 	CreateToken(context.Context, *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error)
+	// CreateApiToken makes a token for a user: the caller themselves, or another one whose rights the caller holds all, which needs the
+	// permission "tokens.create". It permits no more than its user holds when it is used, and no more than its grants. Its secret is shown
+	// this once and stored only as a hash.
+	CreateApiToken(context.Context, *v1.CreateApiTokenRequest) (*v1.CreateApiTokenResponse, error)
+	// ListTokens returns the tokens that are good still: those of all users with the permission "tokens.list", else the caller's own.
+	ListTokens(context.Context, *v1.ListTokensRequest) (*v1.ListTokensResponse, error)
+	// RevokeToken makes a token, and whatever was got with it, useless at once: somebody else's with the permission "tokens.revoke", and
+	// any of the caller's own.
+	RevokeToken(context.Context, *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error)
 }
 
 // NewTokenServiceClient constructs a client for the hodei.admin.v1.TokenService service. Multiple
@@ -53,8 +91,17 @@ func NewTokenServiceClient(client *connect.Client) TokenServiceClient {
 
 // TokenServiceHandler is an implementation of the hodei.admin.v1.TokenService service.
 type TokenServiceHandler interface {
-	// CreateToken makes a token. Its secret is shown this once and stored only as a hash.
+	// CreateToken makes a token with which agents enrol. Its secret is shown this once and stored only as a hash.
 	CreateToken(context.Context, *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error)
+	// CreateApiToken makes a token for a user: the caller themselves, or another one whose rights the caller holds all, which needs the
+	// permission "tokens.create". It permits no more than its user holds when it is used, and no more than its grants. Its secret is shown
+	// this once and stored only as a hash.
+	CreateApiToken(context.Context, *v1.CreateApiTokenRequest) (*v1.CreateApiTokenResponse, error)
+	// ListTokens returns the tokens that are good still: those of all users with the permission "tokens.list", else the caller's own.
+	ListTokens(context.Context, *v1.ListTokensRequest) (*v1.ListTokensResponse, error)
+	// RevokeToken makes a token, and whatever was got with it, useless at once: somebody else's with the permission "tokens.revoke", and
+	// any of the caller's own.
+	RevokeToken(context.Context, *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error)
 }
 
 // RegisterTokenServiceHandler registers svc as the hodei.admin.v1.TokenService implementation on
@@ -63,6 +110,9 @@ func RegisterTokenServiceHandler(server *connect.Server, svc TokenServiceHandler
 	adapter := tokenServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: tokenServiceCreateTokenSpec(), Handler: adapter.createToken},
+		connect.Method{Spec: tokenServiceCreateApiTokenSpec(), Handler: adapter.createApiToken},
+		connect.Method{Spec: tokenServiceListTokensSpec(), Handler: adapter.listTokens},
+		connect.Method{Spec: tokenServiceRevokeTokenSpec(), Handler: adapter.revokeToken},
 	)
 }
 
@@ -71,6 +121,18 @@ type UnimplementedTokenServiceHandler struct{}
 
 func (UnimplementedTokenServiceHandler) CreateToken(context.Context, *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.admin.v1.TokenService.CreateToken is not implemented")
+}
+
+func (UnimplementedTokenServiceHandler) CreateApiToken(context.Context, *v1.CreateApiTokenRequest) (*v1.CreateApiTokenResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.admin.v1.TokenService.CreateApiToken is not implemented")
+}
+
+func (UnimplementedTokenServiceHandler) ListTokens(context.Context, *v1.ListTokensRequest) (*v1.ListTokensResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.admin.v1.TokenService.ListTokens is not implemented")
+}
+
+func (UnimplementedTokenServiceHandler) RevokeToken(context.Context, *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "hodei.admin.v1.TokenService.RevokeToken is not implemented")
 }
 
 type tokenServiceClient struct {
@@ -85,6 +147,30 @@ func (c *tokenServiceClient) CreateToken(ctx context.Context, req *v1.CreateToke
 	return &res, nil
 }
 
+func (c *tokenServiceClient) CreateApiToken(ctx context.Context, req *v1.CreateApiTokenRequest) (*v1.CreateApiTokenResponse, error) {
+	var res v1.CreateApiTokenResponse
+	if err := c.client.CallUnary(ctx, tokenServiceCreateApiTokenSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *tokenServiceClient) ListTokens(ctx context.Context, req *v1.ListTokensRequest) (*v1.ListTokensResponse, error) {
+	var res v1.ListTokensResponse
+	if err := c.client.CallUnary(ctx, tokenServiceListTokensSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *tokenServiceClient) RevokeToken(ctx context.Context, req *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error) {
+	var res v1.RevokeTokenResponse
+	if err := c.client.CallUnary(ctx, tokenServiceRevokeTokenSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
 type tokenServiceHandler struct{ svc TokenServiceHandler }
 
 func (h tokenServiceHandler) createToken(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
@@ -93,6 +179,42 @@ func (h tokenServiceHandler) createToken(ctx context.Context, _ connect.Spec, st
 		return err
 	}
 	res, err := h.svc.CreateToken(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h tokenServiceHandler) createApiToken(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CreateApiTokenRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CreateApiToken(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h tokenServiceHandler) listTokens(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListTokensRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListTokens(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h tokenServiceHandler) revokeToken(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RevokeTokenRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RevokeToken(ctx, &req)
 	if err != nil {
 		return err
 	}
