@@ -77,9 +77,10 @@ func parse(t testing.TB, der []byte) *x509.Certificate {
 
 // records is a Store in memory that keeps only records.
 type records struct {
-	mu     sync.Mutex
-	values map[string][]byte // by kind, a slash, and key
-	fail   error             // what reads and commits return when it is set
+	store.Records // nil: what is not below is not called
+	mu            sync.Mutex
+	values        map[string][]byte // by kind, a slash, and key
+	fail          error             // what reads and commits return when it is set
 }
 
 func newRecords() *records { return &records{values: make(map[string][]byte)} }

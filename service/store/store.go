@@ -209,4 +209,13 @@ type Records interface {
 	Record(ctx context.Context, kind, key string) ([]byte, error)
 	// ListRecords returns all records of a kind, by key.
 	ListRecords(ctx context.Context, kind string) ([]Record, error)
+	// PageRecords returns some of the records of a kind: for kinds that grow without limit.
+	PageRecords(ctx context.Context, kind string, page RecordPage) ([]Record, error)
+}
+
+// RecordPage selects the records of a kind that lie next to a key in the order of the keys' bytes.
+type RecordPage struct {
+	After      string // those behind this key, or before it when Descending; empty: from the start, or from the end
+	Limit      int    // how many at most; none when it is not positive
+	Descending bool
 }
