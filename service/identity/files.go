@@ -67,13 +67,18 @@ func (a *Authority) save(name string, pair *keyPair) error {
 	return writePEM(path+certificatePE, pemCertificate, pair.certificate.Raw)
 }
 
-// writePEM writes a file so that after a crash it is there whole, as it was before, or not at all.
+// writePEM writes a file with one block.
 func writePEM(path, kind string, der []byte) error {
+	return writeFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// writeFile writes a file so that after a crash it is there whole, as it was before, or not at all.
+func writeFile(path string, data []byte) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), newFiles) // made with mode 0600
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	err = pem.Encode(temp, &pem.Block{Type: kind, Bytes: der})
+	_, err = temp.Write(data)
 	if err == nil {
 		err = temp.Sync()
 	}

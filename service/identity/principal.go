@@ -26,6 +26,10 @@ type Principal struct {
 	Kind   Kind
 	Name   string       // of a user
 	Worker job.WorkerID // of an agent
+
+	Groups []string // of a user, as the OIDC provider has named them
+	Login  string   // the login that the proof belongs to; empty: none
+	Token  string   // the id of the API token by which the proof was got; empty: none
 }
 
 // String names the principal in records and messages: "user/ada", "agent/wkr_...", "anonymous".
@@ -70,4 +74,17 @@ func PrincipalOf(certificate *x509.Certificate) (Principal, error) {
 		return Principal{}, fmt.Errorf("the certificate's URI %q is not of the form hodei://user/NAME or hodei://agent/WORKER", uri)
 	}
 	return p, nil
+}
+
+// principalOfSubject is the reverse of String, for whoever has proved who they are.
+func principalOfSubject(subject string) (Principal, error) {
+	kind, name, _ := strings.Cut(subject, "/")
+	switch {
+	case name == "" || strings.Contains(name, "/"):
+	case kind == userHost:
+		return Principal{Kind: User, Name: name}, nil
+	case kind == agentHost:
+		return Principal{Kind: Agent, Worker: job.WorkerID(name)}, nil
+	}
+	return Principal{}, fmt.Errorf("%q is neither user/NAME nor agent/WORKER", subject)
 }

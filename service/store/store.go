@@ -98,18 +98,20 @@ type Expirer interface {
 
 // Filter selects jobs; every set field must match.
 type Filter struct {
-	Namespace string // empty: all
-	Queue     string
-	Name      string
-	States    []job.State
-	Labels    map[string]string
-	IDs       []job.ID
+	Namespace  string   // empty: those of Namespaces
+	Namespaces []string // when Namespace is empty; none: all
+	Queue      string
+	Name       string
+	States     []job.State
+	Labels     map[string]string
+	IDs        []job.ID
 }
 
 // Matches reports whether the filter selects the job.
 func (f *Filter) Matches(j *job.Job) bool {
 	switch {
 	case f.Namespace != "" && f.Namespace != j.Spec.Namespace,
+		f.Namespace == "" && len(f.Namespaces) > 0 && !slices.Contains(f.Namespaces, j.Spec.Namespace),
 		f.Queue != "" && f.Queue != j.Spec.Queue,
 		f.Name != "" && f.Name != j.Spec.Name,
 		len(f.States) > 0 && !slices.Contains(f.States, j.State),
