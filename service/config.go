@@ -34,6 +34,11 @@ type Config struct {
 	SecretsKey string
 	// SecretsKeyFile holds that key. Default: the file secrets.key in DataDir, which the first boot makes.
 	SecretsKeyFile string
+	// AuditCheckpoints is the file to which the signed checkpoints of the audit trail are appended; best on another machine's disk. Default:
+	// audit/checkpoints.jsonl in DataDir.
+	AuditCheckpoints string
+	// KeepAudit is how long records of the audit trail are kept. Default 0: for ever.
+	KeepAudit time.Duration
 	// Version is shown in logs and telemetry.
 	Version string
 	// Logger takes the server's log. Default: none.

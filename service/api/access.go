@@ -14,6 +14,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
+	"github.com/hodei-jobs/hodei/service/ratelimit"
 )
 
 // gate lets a call pass only if the method's rule allows its caller.
@@ -24,6 +25,8 @@ type gate struct {
 	jobs         *orchestrator.Orchestrator
 	logger       *slog.Logger
 	now          func() time.Time
+	requests     *ratelimit.Rates
+	logins       *ratelimit.Rates
 
 	rules   ruleBook
 	denials denials
@@ -44,6 +47,9 @@ func (g *gate) interceptor(next connect.ServerFunc) connect.ServerFunc {
 			c.caller, err = identity.Principal{}, nil
 		}
 		c.describe()
+		if busy := g.admit(c); busy != nil {
+			return busy
+		}
 		if err == nil {
 			c.who = g.accessCaller(&c.caller)
 			err = c.authorize(spec.Procedure)

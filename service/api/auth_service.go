@@ -57,7 +57,7 @@ func (s *authService) ExchangeToken(ctx context.Context, req *hodeiv1.ExchangeTo
 		}
 		res.Certificate = issuedToProto(&issued)
 	}
-	token, expires, err := s.gate.accessTokens.Issue(p, c.certificate)
+	token, expires, err := s.gate.accessTokens.Issue(p, c.certificate, c.expires)
 	if err != nil {
 		return nil, err
 	}

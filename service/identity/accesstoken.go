@@ -114,14 +114,18 @@ func (t *AccessTokens) signer() (*signingKey, error) {
 }
 
 // Issue makes an access token for somebody who has proved who they are. It is good only on connections with the certificate that binding
-// names, when it is not zero.
-func (t *AccessTokens) Issue(p Principal, binding Fingerprint) (token string, expires time.Time, err error) {
+// names, when it is not zero, and no longer than until, when that is not zero.
+func (t *AccessTokens) Issue(p Principal, binding Fingerprint, until time.Time) (token string, expires time.Time, err error) {
 	key, err := t.signer()
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("making a key for access tokens: %w", err)
 	}
 	now := t.now()
-	expires = now.Add(AccessTokenLife).Truncate(time.Second)
+	expires = now.Add(AccessTokenLife)
+	if !until.IsZero() && until.Before(expires) {
+		expires = until
+	}
+	expires = expires.Truncate(time.Second)
 	c := claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: tokenIssuer, Audience: jwt.ClaimStrings{tokenAudience}, Subject: p.String(),

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/audit/chain"
@@ -15,10 +16,16 @@ import (
 
 type entryKey struct{}
 
+// pendingEntry is an entry that waits for its change.
+type pendingEntry struct {
+	*chain.Entry
+	taken atomic.Bool // by the first commit that was made with the context
+}
+
 // WithEntry has a change that is made with the context recorded in the audit trail, in the commit that makes it durable. What the change
 // was made to is added to the entry. A change that fails, or changes nothing, leaves no record.
 func WithEntry(ctx context.Context, e *chain.Entry) context.Context {
-	return context.WithValue(ctx, entryKey{}, e)
+	return context.WithValue(ctx, entryKey{}, &pendingEntry{Entry: e})
 }
 
 // Record adds an entry to the audit trail by itself, for what was denied and for alarms; it is durable when Record returns.
@@ -75,8 +82,8 @@ const maxTargets = 16
 
 // withEntry wraps a command whose caller wants it recorded.
 func withEntry(ctx context.Context, c command) command {
-	if e, ok := ctx.Value(entryKey{}).(*chain.Entry); ok && e != nil {
-		return &recorded{c, e}
+	if e, ok := ctx.Value(entryKey{}).(*pendingEntry); ok && !e.taken.Swap(true) {
+		return &recorded{c, e.Entry}
 	}
 	return c
 }
@@ -89,22 +96,24 @@ func (s *state) auditRecords() []store.Record {
 	records := make([]store.Record, 0, len(s.entries))
 	for i := range s.entries {
 		seq, line := s.trail.Append(s.entries[i], s.now)
-		records = append(records, store.Record{Kind: chain.RecordKind, Key: chain.Key(seq), Value: line})
+		records = append(records, store.Record{Kind: chain.Kind, Key: chain.Key(seq), Value: line})
 	}
 	return records
 }
 
 // restoreTrail finds the end of the audit trail, so that it goes on there.
 func (s *state) restoreTrail(ctx context.Context, db Store) error {
-	last, err := db.PageRecords(ctx, chain.RecordKind, store.RecordPage{Limit: 1, Descending: true})
+	last, err := db.PageRecords(ctx, chain.Kind, store.RecordPage{Limit: 1, Descending: true})
 	if err != nil {
 		return fmt.Errorf("reading the end of the audit trail: %w", err)
 	}
 	if len(last) == 0 {
 		return nil
 	}
-	if s.trail, err = chain.Resume(last[0].Key, last[0].Value); err != nil {
-		return fmt.Errorf("the end of the audit trail: %w", err)
+	if s.trail, err = chain.Resume(last[0].Value); err != nil { // the server starts, and whoever verifies the trail finds it
+		s.logger.Error("the last record of the audit trail is damaged; the trail goes on behind it", "record", last[0].Key, "error", err)
+		seq, _ := strconv.ParseUint(last[0].Key, 10, 64)
+		s.trail = chain.After(seq, last[0].Value)
 	}
 	return nil
 }
