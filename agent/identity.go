@@ -13,8 +13,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
-	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -108,7 +106,7 @@ func (id *identity) enroll(ctx context.Context, config Config) error {
 		return fmt.Errorf("enrolling with %s: %w", config.ServerURL, explainRemote(err))
 	}
 	config.Logger.Info("enrolled", "worker", answer.GetWorkerId())
-	return id.store(key, answer.GetCertificateDer(), answer.GetCaDer())
+	return id.store(key, answer.GetChainDer(), answer.GetRootsDer())
 }
 
 // checkPin verifies that the server's certificate was signed by the CA that the pin names.
@@ -134,7 +132,7 @@ func request(key *ecdsa.PrivateKey) ([]byte, error) {
 }
 
 // store writes a new identity and takes it into use.
-func (id *identity) store(key *ecdsa.PrivateKey, certificateDER, caDER []byte) error {
+func (id *identity) store(key *ecdsa.PrivateKey, chainDER, rootsDER [][]byte) error {
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return err
@@ -144,9 +142,13 @@ func (id *identity) store(key *ecdsa.PrivateKey, certificateDER, caDER []byte) e
 	}
 	for _, file := range []struct {
 		name, kind string
-		der        []byte
-	}{{keyFile, "PRIVATE KEY", keyDER}, {caFile, "CERTIFICATE", caDER}, {certificateFile, "CERTIFICATE", certificateDER}} {
-		if err := replaceFile(filepath.Join(id.dir, file.name), pem.EncodeToMemory(&pem.Block{Type: file.kind, Bytes: file.der})); err != nil {
+		ders       [][]byte
+	}{{keyFile, "PRIVATE KEY", [][]byte{keyDER}}, {caFile, "CERTIFICATE", rootsDER}, {certificateFile, "CERTIFICATE", chainDER}} {
+		var data []byte
+		for _, der := range file.ders {
+			data = append(data, pem.EncodeToMemory(&pem.Block{Type: file.kind, Bytes: der})...)
+		}
+		if err := replaceFile(filepath.Join(id.dir, file.name), data); err != nil {
 			return err
 		}
 	}
@@ -170,56 +172,4 @@ func (id *identity) tlsConfig() *tls.Config {
 		},
 		DynamicRecordSizingDisabled: true,
 	}
-}
-
-// renewRetry is how long the agent waits after a renewal that failed.
-const renewRetry = time.Minute
-
-// keepFresh renews the certificate when two thirds of its life are over. The stream need not be opened anew: the next
-// connection uses the new one.
-func (id *identity) keepFresh(ctx context.Context, config Config) {
-	wait := id.renewIn()
-	for {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		if err := id.renew(ctx, config); err != nil {
-			config.Logger.Warn("the certificate was not renewed; trying again", "in", renewRetry, "error", err)
-			wait = renewRetry
-			continue
-		}
-		config.Logger.Log(ctx, slog.LevelInfo, "certificate renewed")
-		wait = id.renewIn()
-	}
-}
-
-func (id *identity) renewIn() time.Duration {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	leaf := id.certificate.Leaf
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	jitter := time.Duration(mathrand.Int64N(int64(life/20) + 1)) //nolint:gosec // spreads load, hides nothing
-	return max(time.Until(leaf.NotBefore.Add(life*2/3))+jitter, 0)
-}
-
-func (id *identity) renew(ctx context.Context, config Config) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	csr, err := request(key)
-	if err != nil {
-		return err
-	}
-	client := newConnectClient(config.ServerURL, id.tlsConfig())
-	defer client.close()
-	answer, err := hwpv1connect.NewWorkerServiceClient(client.client).RenewCertificate(ctx, &hwpv1.RenewCertificateRequest{CsrDer: csr})
-	if err != nil {
-		return explainRemote(err)
-	}
-	return id.store(key, answer.GetCertificateDer(), answer.GetCaDer())
 }

@@ -22,6 +22,8 @@ const frameLimit = 256
 
 // hwpService serves hwp.v1.WorkerService.
 type hwpService struct {
+	hwpv1connect.UnimplementedWorkerServiceHandler // for Authenticate
+
 	fleet     *fleet.Fleet
 	enrolment *identity.Enrolment
 }
@@ -31,17 +33,7 @@ func (s *hwpService) Enroll(ctx context.Context, req *hwpv1.EnrollRequest) (*hwp
 	if err != nil {
 		return nil, err
 	}
-	return &hwpv1.EnrollResponse{WorkerId: string(id), CertificateDer: certificate, CaDer: s.enrolment.CADER()}, nil
-}
-
-func (s *hwpService) RenewCertificate(
-	ctx context.Context, req *hwpv1.RenewCertificateRequest,
-) (*hwpv1.RenewCertificateResponse, error) {
-	certificate, err := s.enrolment.Renew(ctx, principal(ctx).Worker, req.GetCsrDer())
-	if err != nil {
-		return nil, err
-	}
-	return &hwpv1.RenewCertificateResponse{CertificateDer: certificate, CaDer: s.enrolment.CADER()}, nil
+	return &hwpv1.EnrollResponse{WorkerId: string(id), ChainDer: [][]byte{certificate}, RootsDer: [][]byte{s.enrolment.CADER()}}, nil
 }
 
 // Connect runs a session: this goroutine reads and hands on, another one writes.

@@ -4,11 +4,14 @@ import (
 	"context"
 
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
+	"github.com/hodei-jobs/hodei/gen/hodei/admin/v1/adminv1connect"
 	"github.com/hodei-jobs/hodei/service/identity"
 )
 
 // tokenService serves hodei.admin.v1.TokenService.
 type tokenService struct {
+	adminv1connect.UnimplementedTokenServiceHandler
+
 	tokens *identity.Tokens
 	pin    string // of the CA
 }
