@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -48,7 +49,8 @@ func (a *agent) keepConnected(ctx context.Context) {
 		if s.welcomed {
 			wait = shortestWait
 		}
-		a.config.Logger.Info("the connection to the server ended; connecting again", "server", a.config.ServerURL, "reason", explainRemote(err))
+		reason := cmp.Or(a.identity.expired(), explainRemote(err))
+		a.config.Logger.Info("the connection to the server ended; connecting again", "server", a.config.ServerURL, "reason", reason)
 		pause := time.NewTimer(s.reconnectAfter + rand.N(wait)) //nolint:gosec // spreads load, hides nothing
 		select {
 		case <-pause.C:
@@ -206,6 +208,8 @@ func (a *agent) settle(attempts ...*attempt) {
 func (s *session) write(ctx context.Context) error {
 	ticker := time.NewTicker(s.heartbeat)
 	defer ticker.Stop()
+	renewal := time.NewTimer(s.agent.identity.untilDue())
+	defer renewal.Stop()
 	beat := true
 	for {
 		frame := &hwpv1.ConnectRequest{}
@@ -213,6 +217,11 @@ func (s *session) write(ctx context.Context) error {
 			beat = false
 			s.agent.lease.ask()
 			frame.Messages = append(frame.Messages, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Heartbeat{Heartbeat: s.load.heartbeat()}})
+		}
+		if wish, err := s.agent.identity.renewal(); err != nil {
+			return err
+		} else if wish != nil {
+			frame.Messages = append(frame.Messages, wish)
 		}
 		reports, messages := s.agent.outbox.next(frameMessages)
 		frame.Reports = reports
@@ -228,8 +237,10 @@ func (s *session) write(ctx context.Context) error {
 				continue
 			}
 		}
+		renewal.Reset(s.agent.identity.untilDue())
 		select {
 		case <-s.agent.wake:
+		case <-renewal.C:
 		case <-ticker.C:
 			beat = true
 		case <-ctx.Done():
@@ -318,6 +329,10 @@ func (s *session) handle(m *hwpv1.ServerMessage) error {
 		s.acknowledgeLog(p.LogAck)
 	case *hwpv1.ServerMessage_Heartbeat:
 		a.lease.answered()
+	case *hwpv1.ServerMessage_Certificate:
+		go a.renewed(p.Certificate) // it waits for the disk
+	case *hwpv1.ServerMessage_RenewCertificate:
+		a.identity.hasten()
 	case *hwpv1.ServerMessage_Drain:
 		s.reconnectAfter = p.Drain.GetReconnectAfter().AsDuration()
 		return errServerDrains

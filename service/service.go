@@ -86,7 +86,9 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
-	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), s.config.Hosts, time.Now); err != nil {
+	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), identity.AuthorityConfig{
+		Hosts: s.config.Hosts, Now: time.Now, AgentLife: s.config.AgentCertificateLife,
+	}); err != nil {
 		return err
 	}
 	if s.telemetry, err = telemetry.Setup(ctx, "hodei", s.config.Version); err != nil {
@@ -175,15 +177,20 @@ func (s *Server) watchDisk() {
 func (s *Server) serveHandlers() error {
 	handler, err := api.NewHandler(api.Config{
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens, Secrets: s.secrets, Retention: s.retention,
-		Enrolment: identity.NewEnrolment(s.authority, s.tokens), CAPin: s.authority.Pin(),
+		Enrolment: identity.NewEnrolment(identity.EnrolmentConfig{Authority: s.authority, Tokens: s.tokens, Cloned: s.cloned}), Authority: s.authority,
 		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {
 		return err
 	}
-	s.api = newAPIServer(handler, s.authority.ServerTLS(), s.config.Logger)
+	s.api = newAPIServer(handler, s.authority.ServerTLS(nil), s.config.Logger)
 	s.ops = newOpsServer(telemetry.OperationsHandler(s.telemetry.Registry, s.ready))
 	return nil
+}
+
+// cloned is told of a worker whose identity two agents use.
+func (s *Server) cloned(_ context.Context, worker job.WorkerID, why string) {
+	s.config.Logger.Error("two agents have the identity of one worker; its state folder was copied", "worker", worker, "why", why)
 }
 
 func (s *Server) listen() error {

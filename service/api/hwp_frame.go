@@ -22,6 +22,7 @@ type frameContent struct {
 	heartbeat bool
 	used      job.Resources
 	drain     *hwpv1.Drain
+	csr       []byte // of the last wish for a certificate; empty: none
 }
 
 // add takes one message in. A message that no agent may send ends the session; one that this server does not know yet, from
@@ -39,6 +40,8 @@ func (f *frameContent) add(m *hwpv1.AgentMessage) error {
 		return f.addEnd(p.LogEnd)
 	case *hwpv1.AgentMessage_Drain:
 		f.drain = p.Drain
+	case *hwpv1.AgentMessage_CertificateRequest:
+		f.csr = p.CertificateRequest.GetCsrDer()
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ type Config struct {
 	Secrets   *secrets.Secrets
 	Retention *retention.Keeper
 	Enrolment *identity.Enrolment
-	CAPin     string
+	Authority *identity.Authority
 	Logger    *slog.Logger
 	Meters    metric.MeterProvider
 	Tracers   trace.TracerProvider
@@ -72,7 +72,8 @@ func NewHandler(config Config) (http.Handler, error) {
 func serviceNames() []string {
 	return []string{
 		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName, hodeiv1connect.SecretServiceName,
-		hodeiv1connect.QueueServiceName, adminv1connect.TokenServiceName, adminv1connect.RetentionServiceName, hwpv1connect.WorkerServiceName,
+		hodeiv1connect.QueueServiceName, adminv1connect.TokenServiceName, adminv1connect.RetentionServiceName,
+		adminv1connect.AuthorityServiceName, hwpv1connect.WorkerServiceName,
 	}
 }
 
@@ -95,7 +96,8 @@ func publicServer(config Config) (*connect.Server, error) {
 	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})
 	hodeiv1connect.RegisterSecretServiceHandler(server, &secretService{secrets: config.Secrets})
 	hodeiv1connect.RegisterQueueServiceHandler(server, &queueService{jobs: config.Jobs})
-	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.CAPin})
+	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.Authority.Pin})
+	adminv1connect.RegisterAuthorityServiceHandler(server, &authorityService{config.Authority, config.Enrolment, config.Fleet})
 	adminv1connect.RegisterRetentionServiceHandler(server, &retentionService{keeper: config.Retention})
 	grpcreflect.Register(server, grpcreflect.WithNamer(grpcreflect.NamerFunc(serviceNames)))
 	return server, nil
@@ -105,7 +107,7 @@ func publicServer(config Config) (*connect.Server, error) {
 // of many small messages.
 func workerServer(config Config) *connect.Server {
 	server := connect.NewServer(translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), access)
-	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{fleet: config.Fleet, enrolment: config.Enrolment})
+	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{fleet: config.Fleet, enrolment: config.Enrolment, logger: config.Logger})
 	return server
 }
 

@@ -13,15 +13,15 @@ type tokenService struct {
 	adminv1connect.UnimplementedTokenServiceHandler
 
 	tokens *identity.Tokens
-	pin    string // of the CA
+	pin    func() string // of the root that signs
 }
 
 func (s *tokenService) CreateToken(ctx context.Context, req *adminv1.CreateTokenRequest) (*adminv1.CreateTokenResponse, error) {
 	token, secret, err := s.tokens.Create(ctx, identity.CreateOptions{
-		TTL: duration(req.GetTtl()), MaxUses: int(req.GetMaxUses()), Labels: req.GetLabels(),
+		TTL: duration(req.GetTtl()), MaxUses: int(req.GetMaxUses()), Labels: req.GetLabels(), Queues: req.GetQueues(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.CreateTokenResponse{Id: token.ID, Secret: secret, ExpireTime: timestamp(token.Expires), CaPin: s.pin}, nil
+	return &adminv1.CreateTokenResponse{Id: token.ID, Secret: secret, ExpireTime: timestamp(token.Expires), CaPin: s.pin()}, nil
 }

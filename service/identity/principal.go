@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -25,6 +26,8 @@ const (
 type Principal struct {
 	Kind   Kind
 	Name   string       // of a user
+	Groups []string     // of a user: those that the certificate names, in no order
+	Login  string       // of a user: to which the certificate belongs; empty: none
 	Worker job.WorkerID // of an agent
 }
 
@@ -62,7 +65,7 @@ func PrincipalOf(certificate *x509.Certificate) (Principal, error) {
 	}
 	uri := certificate.URIs[0]
 	name := strings.TrimPrefix(uri.Path, "/")
-	p := Principal{Kind: User, Name: name}
+	p := Principal{Kind: User, Name: name, Groups: certificate.Subject.Organization, Login: certificate.Subject.SerialNumber}
 	if uri.Host == agentHost {
 		p = Principal{Kind: Agent, Worker: job.WorkerID(name)}
 	}
@@ -70,4 +73,14 @@ func PrincipalOf(certificate *x509.Certificate) (Principal, error) {
 		return Principal{}, fmt.Errorf("the certificate's URI %q is not of the form hodei://user/NAME or hodei://agent/WORKER", uri)
 	}
 	return p, nil
+}
+
+// GenerationOf returns how many certificates the agent whose certificate this is had got with it; 0 for one of an earlier version, which
+// did not count.
+func GenerationOf(certificate *x509.Certificate) int {
+	n, err := strconv.Atoi(certificate.Subject.SerialNumber)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
 }

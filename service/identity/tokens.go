@@ -42,6 +42,7 @@ type Token struct {
 	Expires  time.Time         `json:"expires"`
 	UsesLeft int               `json:"uses_left"`        // how many agents may still enrol
 	Labels   map[string]string `json:"labels,omitempty"` // that every agent enrolled with it gets
+	Queues   []string          `json:"queues,omitempty"` // whose jobs alone these agents get; empty: all
 }
 
 // CreateOptions say what a token is good for.
@@ -49,6 +50,7 @@ type CreateOptions struct {
 	TTL     time.Duration     // up to 30 days; 0: one hour
 	MaxUses int               // how many agents may enrol with it; 0: one
 	Labels  map[string]string // that every agent enrolled with it gets
+	Queues  []string          // "namespace/queue" or "namespace/*": whose jobs alone these agents get; empty: all
 }
 
 // Tokens makes and redeems tokens. Only hashes of the secrets are stored. The methods may be called at once.
@@ -73,6 +75,9 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 		return Token{}, "", job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
 			"a token may live up to %v, not %v, and must have at least one use, not %d", maxTokenTTL, options.TTL, options.MaxUses)
 	}
+	if err := checkQueues(options.Queues); err != nil {
+		return Token{}, "", err
+	}
 	random := make([]byte, 32)
 	if _, err := rand.Read(random); err != nil {
 		return Token{}, "", err
@@ -80,7 +85,7 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 	secret := secretPrefix + base64.RawURLEncoding.EncodeToString(random)
 	token := Token{
 		ID:      "tok_" + strings.ToLower(ulid.Make().String()),
-		Expires: t.now().Add(options.TTL).UTC(), UsesLeft: options.MaxUses, Labels: options.Labels,
+		Expires: t.now().Add(options.TTL).UTC(), UsesLeft: options.MaxUses, Labels: options.Labels, Queues: options.Queues,
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -92,6 +97,22 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 		return Token{}, "", err
 	}
 	return token, secret, nil
+}
+
+// checkQueues refuses scopes that no queue could be in: an agent that they bind would wait for ever.
+func checkQueues(queues []string) error {
+	for _, scope := range queues {
+		namespace, name, _ := strings.Cut(scope, "/")
+		queue := job.DefaultQueueSettings(namespace, name)
+		if name == "*" {
+			queue = job.DefaultQueueSettings(namespace, job.DefaultQueue)
+		}
+		if err := queue.Validate(); err != nil {
+			return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
+				"the queue %.64q is not of the form NAMESPACE/QUEUE or NAMESPACE/*: %v", scope, err)
+		}
+	}
+	return nil
 }
 
 // expired returns deletions of the tokens that nobody can use any more. Damaged records are left for people to look at.
