@@ -214,7 +214,6 @@ func (a *agent) run(ctx context.Context) error {
 	defer a.jobSocket.close()
 	go a.outbox.run(sessions)
 	go a.slots.sweep(sessions)
-	go a.identity.keepFresh(sessions, a.config)
 	go a.lease.guard(sessions, a.slots.fence)
 	select {
 	case <-ctx.Done():

@@ -30,6 +30,9 @@ type Config struct {
 	// DiskReserve is how many bytes the disk of the embedded store keeps free: below it, new jobs are refused and output waits
 	// with the agents. Default 256 MiB, or a tenth of a disk that is smaller than ten times that; negative: none.
 	DiskReserve int64
+	// AgentCertificateLife is how long agents' certificates live; agents renew them after two thirds of it, and an agent that was off
+	// for the rest must enrol again. Default 24 hours; 5 seconds or more.
+	AgentCertificateLife time.Duration
 	// SecretsKey encrypts secrets in the store: 32 bytes in base64 or hexadecimal. Default: the key in SecretsKeyFile.
 	SecretsKey string
 	// SecretsKeyFile holds that key. Default: the file secrets.key in DataDir, which the first boot makes.

@@ -91,7 +91,9 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
-	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), s.config.Hosts, time.Now); err != nil {
+	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), identity.AuthorityConfig{
+		Hosts: s.config.Hosts, Now: time.Now, AgentLife: s.config.AgentCertificateLife,
+	}); err != nil {
 		return err
 	}
 	if s.telemetry, err = telemetry.Setup(ctx, "hodei", s.config.Version); err != nil {
@@ -187,7 +189,6 @@ func (s *Server) serveHandlers() error {
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Secrets: s.secrets, Retention: s.retention, Trail: s.trail,
 		Authority: s.authority, Enrolment: s.identity.enrolment, Tokens: s.tokens, Credentials: s.identity.credentials,
 		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider,
-		Requests: s.config.Limits.requests(), Logins: s.config.Limits.logins(),
 		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {

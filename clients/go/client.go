@@ -57,6 +57,7 @@ type Raw struct {
 	Queues    hodeiv1connect.QueueServiceClient
 	Tokens    adminv1connect.TokenServiceClient
 	Retention adminv1connect.RetentionServiceClient
+	Authority adminv1connect.AuthorityServiceClient
 }
 
 // New makes a client; it connects with the first call. Use ResolveConfig for the settings that the command line uses.
@@ -85,7 +86,7 @@ func New(config Config) (*Client, error) {
 		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
 		Workers: hodeiv1connect.NewWorkerServiceClient(client), Queues: hodeiv1connect.NewQueueServiceClient(client),
 		Secrets: hodeiv1connect.NewSecretServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),
-		Retention: adminv1connect.NewRetentionServiceClient(client),
+		Retention: adminv1connect.NewRetentionServiceClient(client), Authority: adminv1connect.NewAuthorityServiceClient(client),
 	}
 	return c, nil
 }

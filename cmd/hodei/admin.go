@@ -20,7 +20,7 @@ func newAdmin(g *global) *cobra.Command {
 the oldest of too many. The jobs stay, and whoever reads such a log is told when and why it was removed.`,
 	}
 	retention.AddCommand(newRetentionSet(g), newRetentionList(g))
-	cmd.AddCommand(retention)
+	cmd.AddCommand(retention, newAuthority(g))
 	return cmd
 }
 

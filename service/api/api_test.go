@@ -62,11 +62,12 @@ func TestEveryMethodHasARuleThatHolds(t *testing.T) {
 		}
 		isWorkers := m.Parent().FullName() == "hwp.v1.WorkerService"
 		open := isWorkers && m.Name() == "Enroll"
-		for caller, allowed := range map[identity.Principal]bool{
-			{}: open, admin: !isWorkers || open, stranger: open, agent: isWorkers,
-		} {
-			if err := authorize(spec, rule, caller); (err == nil) != allowed {
-				t.Errorf("%s by %s: %v", spec.Procedure, caller, err)
+		for _, c := range []struct {
+			caller  identity.Principal
+			allowed bool
+		}{{identity.Principal{}, open}, {admin, !isWorkers || open}, {stranger, open}, {agent, isWorkers}} {
+			if err := authorize(spec, rule, c.caller); (err == nil) != c.allowed {
+				t.Errorf("%s by %s: %v", spec.Procedure, c.caller, err)
 			}
 		}
 	}

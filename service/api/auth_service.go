@@ -39,10 +39,11 @@ func (s *authService) GetLoginOptions(context.Context, *hodeiv1.GetLoginOptionsR
 
 func (s *authService) ExchangeToken(ctx context.Context, req *hodeiv1.ExchangeTokenRequest) (*hodeiv1.ExchangeTokenResponse, error) {
 	c := callOf(ctx)
-	if err := s.gate.admitLogin(c); err != nil {
-		return nil, err
-	}
-	p, err := s.prove(ctx, req)
+	var p identity.Principal
+	err := s.gate.tryLogin(c, identity.APITokenID(req.GetApiToken()), func() (err error) {
+		p, err = s.prove(ctx, req)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (s *authService) ExchangeToken(ctx context.Context, req *hodeiv1.ExchangeTo
 		}
 		res.Certificate = issuedToProto(&issued)
 	}
-	token, expires, err := s.gate.accessTokens.Issue(p, c.certificate, c.expires)
+	token, expires, err := s.gate.accessTokens.Issue(p, c.certificate, c.certificateEnds)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +97,8 @@ func issuedToProto(issued *identity.LoginCertificate) *hodeiv1.IssuedCertificate
 
 func (s *authService) RequestLogin(ctx context.Context, req *hodeiv1.RequestLoginRequest) (*hodeiv1.RequestLoginResponse, error) {
 	c := callOf(ctx)
-	if err := s.gate.admitLogin(c); err != nil {
-		return nil, err
+	if wait, ok := s.gate.logins.Allow(c.origin(), s.gate.now()); !ok {
+		return nil, tooMany("requests for logins", wait)
 	}
 	request, secret, err := s.gate.credentials.RequestLogin(req.GetUser(), c.address, req.GetCsrDer())
 	if err != nil {
@@ -111,10 +112,12 @@ func (s *authService) RequestLogin(ctx context.Context, req *hodeiv1.RequestLogi
 }
 
 func (s *authService) CollectLogin(ctx context.Context, req *hodeiv1.CollectLoginRequest) (*hodeiv1.CollectLoginResponse, error) {
-	if err := s.gate.admitLogin(callOf(ctx)); err != nil {
-		return nil, err
-	}
-	issued, denied, err := s.gate.credentials.CollectLogin(req.GetSecret())
+	var issued *identity.LoginCertificate
+	var denied bool
+	err := s.gate.tryLogin(callOf(ctx), "", func() (err error) {
+		issued, denied, err = s.gate.credentials.CollectLogin(req.GetSecret())
+		return err
+	})
 	switch {
 	case err != nil:
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
 	"github.com/hodei-jobs/hodei/service/fleet"
 	"github.com/hodei-jobs/hodei/service/identity"
-	"github.com/hodei-jobs/hodei/service/job"
 )
 
 // authorityService serves hodei.admin.v1.AuthorityService.
@@ -18,47 +17,39 @@ type authorityService struct {
 }
 
 func (s *authorityService) GetAuthority(ctx context.Context, _ *adminv1.GetAuthorityRequest) (*adminv1.GetAuthorityResponse, error) {
-	return s.state(ctx)
-}
-
-func (s *authorityService) state(ctx context.Context) (*adminv1.GetAuthorityResponse, error) {
 	workers, err := s.enrolment.WorkersByRoot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	state := s.authority.State()
 	res := &adminv1.GetAuthorityResponse{Hosts: state.Hosts, ServerExpireTime: timestamp(state.ServerExpires)}
-	for _, r := range state.Roots {
+	for _, root := range state.Roots {
 		res.Roots = append(res.Roots, &adminv1.Root{
-			Pin: r.Pin, BeginTime: timestamp(r.Begins), ExpireTime: timestamp(r.Expires), Pem: r.PEM, Workers: int32(workers[r.Pin]),
+			Pin: root.Pin, BeginTime: timestamp(root.Begins), ExpireTime: timestamp(root.Expires), Pem: root.PEM, Workers: int32(workers[root.Pin]),
 		})
 	}
 	return res, nil
 }
 
-func (s *authorityService) RotateAuthority(ctx context.Context, _ *adminv1.RotateAuthorityRequest) (*adminv1.RotateAuthorityResponse, error) {
+func (s *authorityService) RotateAuthority(
+	ctx context.Context, _ *adminv1.RotateAuthorityRequest,
+) (*adminv1.RotateAuthorityResponse, error) {
 	if err := s.authority.Rotate(); err != nil {
 		return nil, err
 	}
 	s.fleet.RenewCertificates()
-	state, err := s.recorded(ctx)
-	return &adminv1.RotateAuthorityResponse{Authority: state}, err
+	after, err := s.recorded(ctx)
+	return &adminv1.RotateAuthorityResponse{Authority: after}, err
 }
 
-func (s *authorityService) RetireAuthority(ctx context.Context, req *adminv1.RetireAuthorityRequest) (*adminv1.RetireAuthorityResponse, error) {
-	state, err := s.state(ctx)
-	if err != nil {
+func (s *authorityService) RetireAuthority(
+	ctx context.Context, req *adminv1.RetireAuthorityRequest,
+) (*adminv1.RetireAuthorityResponse, error) {
+	if err := s.enrolment.Retire(ctx, req.GetForce()); err != nil {
 		return nil, err
 	}
-	if roots := state.GetRoots(); len(roots) > 1 && roots[1].GetWorkers() > 0 && !req.GetForce() {
-		return nil, job.Errorf(job.CodePrecondition, job.ReasonInvalidArgument,
-			"%d workers still depend on the old root and would have to enrol again; wait until they have connected, or force it", roots[1].GetWorkers())
-	}
-	if err := s.authority.Retire(); err != nil {
-		return nil, err
-	}
-	state, err = s.recorded(ctx)
-	return &adminv1.RetireAuthorityResponse{Authority: state}, err
+	after, err := s.recorded(ctx)
+	return &adminv1.RetireAuthorityResponse{Authority: after}, err
 }
 
 // recorded records a change of the authority, which lies in files and not in the store, and returns how it stands.
@@ -69,5 +60,5 @@ func (s *authorityService) recorded(ctx context.Context) (*adminv1.GetAuthorityR
 	if err := s.gate.jobs.Record(ctx, callOf(ctx).entry); err != nil {
 		return nil, err
 	}
-	return s.state(ctx)
+	return s.GetAuthority(ctx, nil)
 }

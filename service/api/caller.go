@@ -27,9 +27,11 @@ type call struct {
 	proof       policyv1.Authentication // how the caller has proved who they are
 	certificate identity.Fingerprint    // of the connection; zero: none
 	expires     time.Time               // when the proof ends to be good
-	address     string                  // without port
-	who         access.Caller
-	entry       chain.Entry // for the audit trail
+	// certificateEnds is when the certificate of the connection ends; zero: there is none.
+	certificateEnds time.Time
+	address         string // without port
+	who             access.Caller
+	entry           chain.Entry // for the audit trail
 
 	asked  bool   // whether it was checked where the caller may do this
 	denied string // why something was kept from them
@@ -92,7 +94,7 @@ func (c *call) byCertificate(ctx context.Context) error {
 		return nil
 	}
 	certificate := state.PeerCertificates[0]
-	c.certificate, c.expires = identity.FingerprintOf(certificate), certificate.NotAfter
+	c.certificate, c.expires, c.certificateEnds = identity.FingerprintOf(certificate), certificate.NotAfter, certificate.NotAfter
 	var err error
 	if c.caller, err = identity.PrincipalOf(certificate); err != nil {
 		return job.Errorf(job.CodeUnauthenticated, job.ReasonUnauthenticated,

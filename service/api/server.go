@@ -144,7 +144,7 @@ func publicServer(config Config, g *gate) (*connect.Server, error) {
 // of many small messages.
 func workerServer(config Config, g *gate) *connect.Server {
 	server := connect.NewServer(translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), g.interceptor)
-	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{gate: g, fleet: config.Fleet, enrolment: config.Enrolment})
+	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{gate: g, fleet: config.Fleet, enrolment: config.Enrolment, logger: config.Logger})
 	return server
 }
 

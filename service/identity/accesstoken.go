@@ -65,6 +65,8 @@ type claims struct {
 	Login        string       `json:"login,omitempty"`
 	Token        string       `json:"token,omitempty"` // the API token by which it was got
 	Confirmation confirmation `json:"cnf,omitzero"`
+
+	principal Principal // whom it is for
 }
 
 // confirmation names the certificate to which a token is bound (RFC 8705); empty: none.
@@ -159,12 +161,7 @@ func (t *AccessTokens) Verify(token string, presented Fingerprint) (Principal, t
 	if bound := c.Confirmation.Thumbprint; bound != "" && subtle.ConstantTimeCompare([]byte(bound), []byte(presented.String())) != 1 {
 		return Principal{}, time.Time{}, refusedToken("it is bound to a client certificate that this connection does not have")
 	}
-	p, err := principalOfSubject(c.Subject)
-	if err != nil || p.Kind == Agent && c.Confirmation.Thumbprint == "" {
-		return Principal{}, time.Time{}, refusedToken("its subject is none that this server knows")
-	}
-	p.Groups, p.Login, p.Token = c.Groups, c.Login, c.Token
-	return p, expires, nil
+	return c.principal, expires, nil
 }
 
 // claims verifies a token's signature, unless that was done before.
@@ -179,6 +176,11 @@ func (t *AccessTokens) claims(token string) (*claims, error) {
 	if _, err := t.parser.ParseWithClaims(token, c, t.key); err != nil {
 		return nil, refusedToken("%s", whyRefused(err))
 	}
+	var err error
+	if c.principal, err = principalOfSubject(c.Subject); err != nil || c.principal.Kind == Agent && c.Confirmation.Thumbprint == "" {
+		return nil, refusedToken("its subject is none that this server knows")
+	}
+	c.principal.Groups, c.principal.Login, c.principal.Token = c.Groups, c.Login, c.Token
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.verified) >= rememberTokens {

@@ -34,11 +34,11 @@ func openTokens(t testing.TB, dir string, clock *tokenClock) *AccessTokens {
 }
 
 var (
-	ada         = Principal{Kind: User, Name: "ada", Groups: []string{"devs"}, Login: "lgn_1", Token: "tok_1"}
-	certificate = Fingerprint{1}
+	ada     = Principal{Kind: User, Name: "ada", Groups: []string{"devs"}, Login: "lgn_1", Token: "tok_1"}
+	boundTo = Fingerprint{1}
 )
 
-func issue(t testing.TB, tokens *AccessTokens, p Principal, binding Fingerprint) string {
+func issueToken(t testing.TB, tokens *AccessTokens, p Principal, binding Fingerprint) string {
 	t.Helper()
 	token, _, err := tokens.Issue(p, binding, time.Time{})
 	if err != nil {
@@ -51,25 +51,25 @@ func TestAccessTokens(t *testing.T) {
 	t.Parallel()
 	clock, dir := newTokenClock(), t.TempDir()
 	tokens := openTokens(t, dir, clock)
-	token, expires, err := tokens.Issue(ada, certificate, time.Time{})
+	token, expires, err := tokens.Issue(ada, boundTo, time.Time{})
 	if err != nil || !expires.Equal(clock.at.Add(15*time.Minute)) {
 		t.Fatalf("%v until %v", err, expires)
 	}
 	for range 2 { // the second time it is remembered
-		p, until, err := tokens.Verify(token, certificate)
+		p, until, err := tokens.Verify(token, boundTo)
 		if err != nil || !reflect.DeepEqual(p, ada) || !until.Equal(expires) {
 			t.Fatalf("%v until %v: %v", p, until, err)
 		}
 	}
 	// A later life of the server knows it too.
-	if p, _, err := openTokens(t, dir, clock).Verify(token, certificate); err != nil || p.Name != "ada" {
+	if p, _, err := openTokens(t, dir, clock).Verify(token, boundTo); err != nil || p.Name != "ada" {
 		t.Errorf("after a restart: %v, %v", p, err)
 	}
 	info, err := os.Stat(filepath.Join(dir, "token-keys.pem"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the keys: %v, %v", info.Mode(), err)
 	}
-	if _, until, err := tokens.Issue(ada, certificate, clock.at.Add(time.Minute)); err != nil || !until.Equal(clock.at.Add(time.Minute)) {
+	if _, until, err := tokens.Issue(ada, boundTo, clock.at.Add(time.Minute)); err != nil || !until.Equal(clock.at.Add(time.Minute)) {
 		t.Errorf("a certificate that ends in a minute: until %v, %v", until, err)
 	}
 }
@@ -77,13 +77,13 @@ func TestAccessTokens(t *testing.T) {
 func TestTokenIsBoundToItsCertificate(t *testing.T) {
 	t.Parallel()
 	tokens := openTokens(t, t.TempDir(), newTokenClock())
-	bound, free := issue(t, tokens, ada, certificate), issue(t, tokens, ada, Fingerprint{})
+	bound, free := issueToken(t, tokens, ada, boundTo), issueToken(t, tokens, ada, Fingerprint{})
 	for name, c := range map[string]struct {
 		token     string
 		presented Fingerprint
 		ok        bool
 	}{
-		"its certificate": {bound, certificate, true}, "another": {bound, Fingerprint{2}, false}, "none": {bound, Fingerprint{}, false},
+		"its certificate": {bound, boundTo, true}, "another": {bound, Fingerprint{2}, false}, "none": {bound, Fingerprint{}, false},
 		"unbound, none": {free, Fingerprint{}, true}, "unbound, any": {free, Fingerprint{2}, true},
 	} {
 		for range 2 {
@@ -93,7 +93,7 @@ func TestTokenIsBoundToItsCertificate(t *testing.T) {
 		}
 	}
 	// An agent's token is of no use without its certificate.
-	if _, _, err := tokens.Verify(issue(t, tokens, Principal{Kind: Agent, Worker: "wkr_1"}, Fingerprint{}), Fingerprint{}); err == nil {
+	if _, _, err := tokens.Verify(issueToken(t, tokens, Principal{Kind: Agent, Worker: "wkr_1"}, Fingerprint{}), Fingerprint{}); err == nil {
 		t.Error("an agent's token that is bound to nothing was taken")
 	}
 }
@@ -102,14 +102,14 @@ func TestTokenEnds(t *testing.T) {
 	t.Parallel()
 	clock := newTokenClock()
 	tokens := openTokens(t, t.TempDir(), clock)
-	known, unknown := issue(t, tokens, ada, certificate), issue(t, tokens, Principal{Kind: User, Name: "bob"}, certificate)
+	known, unknown := issueToken(t, tokens, ada, boundTo), issueToken(t, tokens, Principal{Kind: User, Name: "bob"}, boundTo)
 	clock.at = clock.at.Add(AccessTokenLife + ClockSkew - time.Second)
-	if _, _, err := tokens.Verify(known, certificate); err != nil {
+	if _, _, err := tokens.Verify(known, boundTo); err != nil {
 		t.Errorf("within the skew: %v", err)
 	}
 	clock.at = clock.at.Add(time.Second)
 	for name, token := range map[string]string{"remembered": known, "seen for the first time": unknown} {
-		if _, _, err := tokens.Verify(token, certificate); job.CodeOf(err) != job.CodeUnauthenticated || !strings.Contains(err.Error(), "expired") {
+		if _, _, err := tokens.Verify(token, boundTo); job.CodeOf(err) != job.CodeUnauthenticated || !strings.Contains(err.Error(), "expired") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -203,15 +203,15 @@ func TestKeysOfTokensRotate(t *testing.T) {
 	tokens := openTokens(t, dir, clock)
 	first := tokens.keys[0].id
 	clock.at = clock.at.Add(signingKeyLife - time.Minute)
-	old := issue(t, tokens, ada, certificate)
+	old := issueToken(t, tokens, ada, boundTo)
 	clock.at = clock.at.Add(2 * time.Minute)
-	fresh := issue(t, tokens, ada, certificate)
+	fresh := issueToken(t, tokens, ada, boundTo)
 	if n := len(tokens.keys); n != 2 || tokens.keys[1].id == first {
 		t.Fatalf("%d keys", n)
 	}
 	for _, tokens := range []*AccessTokens{tokens, openTokens(t, dir, clock)} {
 		for name, token := range map[string]string{"old": old, "fresh": fresh} {
-			if _, _, err := tokens.Verify(token, certificate); err != nil {
+			if _, _, err := tokens.Verify(token, boundTo); err != nil {
 				t.Errorf("the %s one: %v", name, err)
 			}
 		}
@@ -221,7 +221,7 @@ func TestKeysOfTokensRotate(t *testing.T) {
 		}
 	}
 	clock.at = clock.at.Add(signingKeyLife)
-	issue(t, tokens, ada, certificate)
+	issueToken(t, tokens, ada, boundTo)
 	if len(tokens.keys) != 2 || tokens.keys[0].id == first {
 		t.Error("the first key is still there")
 	}
@@ -244,23 +244,23 @@ func TestRememberedTokensAreBounded(t *testing.T) {
 	t.Parallel()
 	clock := newTokenClock()
 	tokens := openTokens(t, t.TempDir(), clock)
-	token := issue(t, tokens, ada, certificate)
+	token := issueToken(t, tokens, ada, boundTo)
 	for i := range rememberTokens {
 		tokens.verified[strings.Repeat("x", i)] = &claims{RegisteredClaims: jwt.RegisteredClaims{ExpiresAt: jwt.NewNumericDate(clock.at)}}
 	}
-	if _, _, err := tokens.Verify(token, certificate); err != nil || len(tokens.verified) > rememberTokens {
+	if _, _, err := tokens.Verify(token, boundTo); err != nil || len(tokens.verified) > rememberTokens {
 		t.Errorf("%d are remembered: %v", len(tokens.verified), err)
 	}
 }
 
 func FuzzVerify(f *testing.F) {
 	tokens := openTokens(f, f.TempDir(), newTokenClock())
-	good := issue(f, tokens, ada, certificate)
+	good := issueToken(f, tokens, ada, boundTo)
 	for _, seed := range []string{"", good, good[1:], strings.ReplaceAll(good, ".", ".."), "eyJhbGciOiJub25lIn0.e30."} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, token string) {
-		if _, _, err := tokens.Verify(token, certificate); err == nil && token != good {
+		if _, _, err := tokens.Verify(token, boundTo); err == nil && token != good {
 			t.Errorf("%q was taken", token)
 		}
 	})
@@ -268,9 +268,9 @@ func FuzzVerify(f *testing.F) {
 
 func BenchmarkVerifyRemembered(b *testing.B) {
 	tokens := openTokens(b, b.TempDir(), newTokenClock())
-	token := issue(b, tokens, ada, certificate)
+	token := issueToken(b, tokens, ada, boundTo)
 	for b.Loop() {
-		if _, _, err := tokens.Verify(token, certificate); err != nil {
+		if _, _, err := tokens.Verify(token, boundTo); err != nil {
 			b.Fatal(err)
 		}
 	}

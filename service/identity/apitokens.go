@@ -70,8 +70,7 @@ func (c *Credentials) CreateAPIToken(ctx context.Context, t APIToken, ttl time.D
 func (c *Credentials) RedeemAPIToken(secret string) (Principal, APIToken, error) {
 	refused := job.Errorf(job.CodeUnauthenticated, job.ReasonTokenRefused,
 		"the API token is not known here, has expired or was revoked; make a new one with `hodei token create --api`")
-	id, _, _ := strings.Cut(strings.TrimPrefix(secret, apiTokenPrefix), "_")
-	t, ok := c.tokens.Get("tok_" + id)
+	t, ok := c.tokens.Get(APITokenID(secret))
 	hash := sha256.Sum256([]byte(secret))
 	if !ok || subtle.ConstantTimeCompare(hash[:], t.Hash) != 1 {
 		return Principal{}, t, refused
@@ -81,6 +80,16 @@ func (c *Credentials) RedeemAPIToken(secret string) (Principal, APIToken, error)
 		return Principal{}, t, refused
 	}
 	return p, t, nil
+}
+
+// APITokenID returns the id of the token whose secret this may be; empty when it looks like none.
+func APITokenID(secret string) string {
+	rest, ok := strings.CutPrefix(secret, apiTokenPrefix)
+	id, _, whole := strings.Cut(rest, "_")
+	if !ok || !whole || len(id) > 32 {
+		return ""
+	}
+	return "tok_" + id
 }
 
 // APIToken returns a token that is good still.

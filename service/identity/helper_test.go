@@ -39,7 +39,7 @@ func (c *clock) advance(d time.Duration) {
 // openAuthority opens an authority that must open.
 func openAuthority(t testing.TB, dir string, now func() time.Time, hosts ...string) *Authority {
 	t.Helper()
-	a, err := OpenAuthority(dir, hosts, now)
+	a, err := OpenAuthority(dir, AuthorityConfig{Hosts: hosts, Now: now})
 	if err != nil {
 		t.Fatalf("opening the authority in %s: %v", dir, err)
 	}
@@ -145,4 +145,10 @@ func (r *records) count(t testing.TB, kind string) int {
 		t.Fatal(err)
 	}
 	return len(all)
+}
+
+// root returns the certificate of the root that signs.
+func root(t testing.TB, a *Authority) *x509.Certificate {
+	t.Helper()
+	return parse(t, a.Roots()[0])
 }

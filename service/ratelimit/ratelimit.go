@@ -52,6 +52,16 @@ func New(perSecond float64, burst, entries int) *Rates {
 // Allow takes a token of a key. Without one, ok is false and retryAfter says in what time there is one, if nobody else takes it; a
 // refused call takes nothing. A time before the last one of the key counts as that one.
 func (r *Rates) Allow(key string, now time.Time) (retryAfter time.Duration, ok bool) {
+	return r.take(key, now, 1)
+}
+
+// Left is Allow without taking the token: for what counts only when it has failed.
+func (r *Rates) Left(key string, now time.Time) (retryAfter time.Duration, ok bool) {
+	return r.take(key, now, 0)
+}
+
+// take takes so many tokens, 1 or 0, if there is at least one.
+func (r *Rates) take(key string, now time.Time, n int) (retryAfter time.Duration, ok bool) {
 	if r == nil {
 		return 0, true
 	}
@@ -64,10 +74,10 @@ func (r *Rates) Allow(key string, now time.Time) (retryAfter time.Duration, ok b
 		now = b.last
 	}
 	b.last = now
-	if b.limiter.AllowN(now, 1) {
+	missing := 1 - b.limiter.TokensAt(now)
+	if missing <= 0 && b.limiter.AllowN(now, n) {
 		return 0, true
 	}
-	missing := 1 - b.limiter.TokensAt(now)
 	return max(time.Duration(missing/float64(r.limit)*float64(time.Second)), time.Nanosecond), false
 }
 
