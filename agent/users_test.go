@@ -221,3 +221,18 @@ func TestAttemptThatWaitsForAUserIsStopped(t *testing.T) {
 		}
 	})
 }
+
+// everyone is a process to which all processes belong.
+type everyone struct{ runner.Process }
+
+func (everyone) Has(int) bool { return true }
+
+// The number of a process that has ended may be that of a step by now; its user is still not the step's.
+func TestCallerIsOfTheAttemptsUser(t *testing.T) {
+	t.Parallel()
+	own := &attempt{process: everyone{}}
+	ranged := &attempt{process: everyone{}, account: &account{User: runner.User{UID: 200000}}}
+	if !own.has(1, 5) || !ranged.has(1, 200000) || ranged.has(1, 200001) || ranged.has(1, 0) {
+		t.Error("who calls is known by more or less than the process and the user")
+	}
+}
