@@ -74,6 +74,7 @@ func run(args []string) error {
 		config.Taints = append(config.Taints, strings.Split(s, ",")...)
 		return nil
 	})
+	flags.StringVar(&config.RunAs, "run-as", "", "run jobs as another user: a name, a UID, or a range of UIDs, one for each job: 200000-200063")
 	extras := map[string]int32{}
 	flags.Func("extra", "named extra for jobs, for example gpu=2; may be repeated", func(s string) error { return readExtras(extras, s) })
 	cpus := flags.Float64("cpus", 0, "CPUs for jobs (default: all)")

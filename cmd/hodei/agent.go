@@ -68,6 +68,7 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.StringVar(&config.Name, "name", "", "name of the worker (default: the host's name)")
 	flags.StringArrayVar(&labels, "label", nil, "label for constraints, KEY=VALUE; may be repeated")
 	flags.StringSliceVar(&config.Taints, "taint", nil, "take only jobs that tolerate it, NAME; may be repeated")
+	flags.StringVar(&config.RunAs, "run-as", "", "run jobs as another user: a name, a UID, or a range of UIDs, one for each job: 200000-200063")
 	flags.StringToIntVar(&extras, "extra", nil, "named extra for jobs, for example gpu=2; may be repeated")
 	flags.Float64Var(&cpus, "cpus", 0, "CPUs for jobs (default: all)")
 	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")
