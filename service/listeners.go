@@ -36,7 +36,7 @@ func newAPIServer(handler http.Handler, security *tls.Config, logger *slog.Logge
 			WriteByteTimeout:              30 * time.Second,
 		},
 	}
-	h2.Configure(server)
+	h2.Configure(server, h2.Strangers{Streams: 100, Window: 256 << 10, Idle: 30 * time.Second})
 	return server
 }
 
