@@ -34,6 +34,8 @@ type Config struct {
 	SecretsKey string
 	// SecretsKeyFile holds that key. Default: the file secrets.key in DataDir, which the first boot makes.
 	SecretsKeyFile string
+	// Limits bound what the clients of the API may cost.
+	Limits Limits
 	// Version is shown in logs and telemetry.
 	Version string
 	// Logger takes the server's log. Default: none.
@@ -64,6 +66,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Limits = c.Limits.withDefaults(c.Logger)
 	if c.KeepEnded == 0 {
 		c.KeepEnded = defaultKeepEnded
 	}

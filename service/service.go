@@ -18,6 +18,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/api"
 	"github.com/hodei-jobs/hodei/service/bus"
 	"github.com/hodei-jobs/hodei/service/fleet"
+	"github.com/hodei-jobs/hodei/service/gate"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
@@ -117,7 +118,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err := metrics.Observe(s.snapshot); err != nil {
 		return err
 	}
-	return s.serveHandlers()
+	return s.serveHandlers(metrics)
 }
 
 // openStore opens the store that the configuration names: in the data folder, or in a database.
@@ -172,16 +173,18 @@ func (s *Server) watchDisk() {
 	s.disk.check()
 }
 
-func (s *Server) serveHandlers() error {
+func (s *Server) serveHandlers(metrics *telemetry.Metrics) error {
 	handler, err := api.NewHandler(api.Config{
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens, Secrets: s.secrets, Retention: s.retention,
 		Enrolment: identity.NewEnrolment(s.authority, s.tokens), CAPin: s.authority.Pin(),
-		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
+		Calls: s.config.Limits.calls(metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {
 		return err
 	}
-	s.api = newAPIServer(handler, s.authority.ServerTLS(), s.config.Logger)
+	s.listener = gate.New(s.listener, s.authority.ServerTLS(), s.config.Limits.Connections,
+		func(why gate.Reason) { metrics.ConnectionRefused(string(why)) }, s.config.Logger)
+	s.api = newAPIServer(handler, &s.config.Limits, s.config.Logger)
 	s.ops = newOpsServer(telemetry.OperationsHandler(s.telemetry.Registry, s.ready))
 	return nil
 }
@@ -269,7 +272,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		})
 	}
-	group.Go(func() error { return serve(func() error { return s.api.ServeTLS(s.listener, "", "") }) })
+	group.Go(func() error { return serve(func() error { return s.api.Serve(s.listener) }) })
 	if s.opsListen != nil {
 		group.Go(func() error { return serve(func() error { return s.ops.Serve(s.opsListen) }) })
 	}

@@ -58,6 +58,7 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 		"MiB to keep free on the disk: below, new jobs and output wait (default 256, or a tenth of a small disk; -1 for none)")
 	flags.StringVar(&config.SecretsKeyFile, "secrets-key-file", "",
 		"file with the key that encrypts secrets (default: DATA-DIR/secrets.key, made at the first start); or the key itself in HODEI_SECRETS_KEY")
+	addLimitFlags(flags, &config.Limits)
 	addLogFlags(cmd, &format, &level)
 	return cmd
 }
