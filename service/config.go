@@ -42,6 +42,8 @@ type Config struct {
 	AuditCheckpoints string
 	// KeepAudit is how long records of the audit trail are kept. Default 0: for ever.
 	KeepAudit time.Duration
+	// Limits bound what the clients of the API may cost.
+	Limits Limits
 	// Version is shown in logs and telemetry.
 	Version string
 	// Logger takes the server's log. Default: none.
@@ -72,6 +74,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Limits = c.Limits.withDefaults(c.Logger)
 	if c.KeepEnded == 0 {
 		c.KeepEnded = defaultKeepEnded
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/audit"
 	"github.com/hodei-jobs/hodei/service/bus"
 	"github.com/hodei-jobs/hodei/service/fleet"
+	"github.com/hodei-jobs/hodei/service/gate"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
@@ -189,13 +190,15 @@ func (s *Server) serveHandlers() error {
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Secrets: s.secrets, Retention: s.retention, Trail: s.trail,
 		Authority: s.authority, Enrolment: s.identity.enrolment, Tokens: s.tokens, Credentials: s.identity.credentials,
 		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider,
-		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
+		Calls: s.config.Limits.calls(s.metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {
 		return err
 	}
 	s.identity.api = handlers
-	s.api = newAPIServer(handlers, s.authority.ServerTLS(s.identity.checkCertificate), s.config.Logger)
+	s.listener = gate.New(s.listener, s.authority.ServerTLS(s.identity.checkCertificate), s.config.Limits.Connections,
+		func(why gate.Reason) { s.metrics.ConnectionRefused(string(why)) }, s.config.Logger)
+	s.api = newAPIServer(handlers, &s.config.Limits, s.config.Logger)
 	s.ops = newOpsServer(telemetry.OperationsHandler(s.telemetry.Registry, s.ready))
 	return nil
 }
@@ -283,7 +286,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		})
 	}
-	group.Go(func() error { return serve(func() error { return s.api.ServeTLS(s.listener, "", "") }) })
+	group.Go(func() error { return serve(func() error { return s.api.Serve(s.listener) }) })
 	if s.opsListen != nil {
 		group.Go(func() error { return serve(func() error { return s.ops.Serve(s.opsListen) }) })
 	}

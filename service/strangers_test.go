@@ -221,7 +221,7 @@ func (r *running) signingKey(t *testing.T) (key ed25519.PrivateKey, id string) {
 // connection, with what was revoked, and with rights elsewhere. Each is refused with the right code, and leaves a record.
 func TestStrangersAreRefusedEverywhere(t *testing.T) {
 	t.Parallel()
-	r := start(t, Config{})
+	r := start(t, Config{Limits: Limits{Calls: -1, StrangerCalls: -1}})
 	ctx := t.Context()
 	admin := &access.Caller{Subjects: []string{access.Administrator}}
 	// elsewhere holds everything, but in a namespace that no request here is about.

@@ -14,7 +14,6 @@ import (
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
-	"github.com/hodei-jobs/hodei/service/ratelimit"
 )
 
 // gate lets a call pass only if the method's rule allows its caller.
@@ -25,8 +24,7 @@ type gate struct {
 	jobs         *orchestrator.Orchestrator
 	logger       *slog.Logger
 	now          func() time.Time
-	requests     *ratelimit.Rates
-	logins       *ratelimit.Rates
+	calls        CallLimits
 
 	rules   ruleBook
 	denials denials

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
+	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
@@ -30,7 +31,6 @@ import (
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/logs"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
-	"github.com/hodei-jobs/hodei/service/ratelimit"
 	"github.com/hodei-jobs/hodei/service/retention"
 	"github.com/hodei-jobs/hodei/service/secrets"
 )
@@ -38,7 +38,7 @@ import (
 // MaxRequestBytes is the largest message that a client may send.
 const MaxRequestBytes = 4 << 20
 
-// Config is what the handlers serve. All fields but Provider are required.
+// Config is what the handlers serve. All fields but Provider and Calls are required.
 type Config struct {
 	Jobs      *orchestrator.Orchestrator
 	Fleet     *fleet.Fleet
@@ -55,8 +55,7 @@ type Config struct {
 	Access       *access.Access
 	Provider     Provider // OIDC; nil: none
 
-	Requests *ratelimit.Rates // of each identity, and of each address from which nobody has proved theirs; nil: any number
-	Logins   *ratelimit.Rates // attempts of each address and of each account; nil: any number
+	Calls CallLimits
 
 	Logger  *slog.Logger
 	Meters  metric.MeterProvider
@@ -76,7 +75,7 @@ func (a *API) Recheck() { a.gate.live.recheck() }
 func New(config Config) (*API, error) {
 	g := &gate{
 		access: config.Access, credentials: config.Credentials, accessTokens: config.AccessTokens, jobs: config.Jobs, logger: config.Logger,
-		now: time.Now, requests: config.Requests, logins: config.Logins,
+		now: time.Now, calls: config.Calls,
 	}
 	public, err := publicServer(config, g)
 	if err != nil {
@@ -88,14 +87,17 @@ func New(config Config) (*API, error) {
 		&hodeiv1.TailLogsResponse{}, &hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})
 	codecs := connecthttp.WithCodecs(quick, connectproto.NewJSONCodec())
 	limit := connecthttp.WithReadMaxBytes(MaxRequestBytes)
-	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024))
-	connecthttp.Mount(mux, workerServer(config, g), codecs, limit, connecthttp.WithCompressors())
-	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...)))
+	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024), connecthttp.WithCompressors(newInflater()))
+	workers := workerServer(config, g)
+	connecthttp.Mount(mux, workers, codecs, limit, connecthttp.WithCompressors())
+	// Anybody may ask for health, and what asks is small.
+	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...),
+		connectv1.WithReadMaxBytes(4<<10), connectv1.WithCompression("gzip", nil, nil)))
 	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/jwk-set+json")
 		_, _ = w.Write(config.AccessTokens.KeySet()) // whoever asks may have left
 	})
-	return &API{mux, g}, nil
+	return &API{bounded(mux, public, workers), g}, nil
 }
 
 // serviceNames are the services that reflection and health tell about.

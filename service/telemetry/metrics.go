@@ -14,7 +14,7 @@ import (
 type Metrics struct {
 	meter                                                     metric.Meter
 	submitted, scheduled, completed, stale, ignored, logBytes metric.Int64Counter
-	outputRefused, alarms                                     metric.Int64Counter
+	outputRefused, connectionsRefused, callsRefused, alarms   metric.Int64Counter
 	commitSeconds                                             metric.Float64Histogram
 	commitJobs                                                metric.Int64Histogram
 	gauges                                                    gauges
@@ -40,6 +40,8 @@ func (t *Telemetry) NewMetrics(snapshot SnapshotFunc) (*Metrics, error) {
 	m.ignored = counter("hodei.measurements.ignored", "Measurements of workers' machines that cannot be true.")
 	m.outputRefused = counter("hodei.output.refused", "Pieces of output that agents sent for attempts that are not theirs.")
 	m.alarms = counter("hodei.alarms", "What an operator must look at, by its kind.")
+	m.connectionsRefused = counter("hodei.connections.refused", "Connections that were refused or came to nothing, by the reason.")
+	m.callsRefused = counter("hodei.calls.refused", "Calls that were refused because there were too many, by whose limit it was.")
 	m.logBytes = counter("hodei.log.bytes", "Bytes of output that were stored.")
 	var err error
 	m.commitSeconds, err = m.meter.Float64Histogram("hodei.commit.duration", metric.WithUnit("s"),
@@ -86,6 +88,20 @@ func (m *Metrics) OutputRefused(n int) { m.outputRefused.Add(context.Background(
 // Alarm counts something that an operator must look at. The kind is a name that the server gives.
 func (m *Metrics) Alarm(kind string) {
 	m.alarms.Add(context.Background(), 1, metric.WithAttributes(attribute.String("kind", kind)))
+}
+
+// ConnectionRefused counts a connection that was refused. The reason is a name that the server gives.
+func (m *Metrics) ConnectionRefused(reason string) {
+	m.connectionsRefused.Add(context.Background(), 1, because(reason))
+}
+
+// CallRefused counts a call that was refused because there were too many. The reason is a name that the server gives.
+func (m *Metrics) CallRefused(reason string) {
+	m.callsRefused.Add(context.Background(), 1, because(reason))
+}
+
+func because(reason string) metric.AddOption {
+	return metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", reason)))
 }
 
 // LogBytes counts stored output.
