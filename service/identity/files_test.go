@@ -72,7 +72,7 @@ func TestMixedPair(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), newClock()
 	a := openAuthority(t, dir, now.Now)
-	for _, name := range []string{serverFile, adminFile} {
+	for _, name := range []string{agentsFile, serverFile, adminFile} {
 		pair, err := a.issueServer(a.trust.Load())
 		if err != nil {
 			t.Fatal(err)
@@ -85,7 +85,7 @@ func TestMixedPair(t *testing.T) {
 		}
 	}
 	b := openAuthority(t, dir, now.Now)
-	for _, name := range []string{serverFile, adminFile} {
+	for _, name := range []string{agentsFile, serverFile, adminFile} {
 		if _, err := b.load(name); err != nil {
 			t.Error(err)
 		}
