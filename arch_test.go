@@ -37,6 +37,7 @@ var rules = []rule{
 	{"service/logs/lines", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/..."}, "what a log says by lines is pure: bytes in, values out"},
 	{"service/fleet", []string{"service/job", "service/store", "service/logs", "service/orchestrator"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/identity", []string{"service/job", "service/store"}, []string{"github.com/oklog/ulid/v2"}, nil, "use cases know no adapter, no protos and no transport"},
+	{"service/identity/oidc", []string{"proto/issuer", "service/job"}, []string{"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/sync/singleflight"}, nil, "the adapter of login providers knows the domain only, and no use case knows it"},
 	{"service/retention", []string{"service/job", "service/store"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/secrets", []string{"service/job", "service/store"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/telemetry", nil, nil, nil, "telemetry knows nothing of what it measures"},
@@ -62,6 +63,7 @@ var rules = []rule{
 	{"scripts/*", nil, none, nil, "scripts stand alone"},
 	{"proto/framing/...", nil, []string{"golang.org/x/net/http2", "golang.org/x/net/http2/hpack"}, nil, "what both ends of a connection share knows neither"},
 	{"proto/codec", nil, nil, nil, "how messages are encoded depends on no message"},
+	{"proto/issuer", nil, none, nil, "what the server and its clients demand of a login provider depends on neither"},
 	{"gen/...", []string{"gen/..."}, nil, nil, "generated"},
 }
 
