@@ -13,6 +13,8 @@ import (
 
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+
+	"github.com/hodei-jobs/hodei/proto/issuer"
 )
 
 const (
@@ -39,6 +41,9 @@ func Browser(ctx context.Context, config Config, open func(url string) error) (s
 	requests, l, err := begin(ctx, config)
 	if err != nil {
 		return "", err
+	}
+	if err := issuer.Check(l.oauth.Endpoint.AuthURL); err != nil {
+		return "", fmt.Errorf("the OIDC provider %s offers no login by a browser: %w", config.Issuer, err)
 	}
 	return l.browse(ctx, requests, open, browserTime)
 }

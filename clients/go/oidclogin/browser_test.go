@@ -196,6 +196,16 @@ func TestBrowserFails(t *testing.T) {
 	}
 }
 
+func TestAddressesThatNoBrowserShouldOpen(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"", "file:///etc/passwd", "javascript:alert(1)", "--help", "http://login.example.org/auth"} {
+		p := newProvider(t)
+		p.description["authorization_endpoint"] = address
+		token, err := Browser(t.Context(), p.config(), func(address string) error { t.Errorf("opens %q", address); return nil })
+		mustFail(t, token, err, nil, "offers no login by a browser")
+	}
+}
+
 func TestItsOwnNameIsNoReasonToRefuse(t *testing.T) {
 	t.Parallel()
 	p := newProvider(t)
