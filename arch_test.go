@@ -37,6 +37,7 @@ var rules = []rule{
 	{"service/logs/lines", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/..."}, "what a log says by lines is pure: bytes in, values out"},
 	{"service/fleet", []string{"service/job", "service/store", "service/logs", "service/orchestrator"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/identity", []string{"service/job", "service/store"}, []string{"github.com/oklog/ulid/v2"}, nil, "use cases know no adapter, no protos and no transport"},
+	{"service/identity/oidc", []string{"proto/issuer", "service/job"}, []string{"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/sync/singleflight"}, nil, "the adapter of login providers knows the domain only, and no use case knows it"},
 	{"service/retention", []string{"service/job", "service/store"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/secrets", []string{"service/job", "service/store"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/telemetry", nil, nil, nil, "telemetry knows nothing of what it measures"},
@@ -55,15 +56,19 @@ var rules = []rule{
 	{"agent/mask", nil, []string{"golang.org/x/sys/cpu"}, []string{"net", "os", "os/...", "time"}, "masking is pure: bytes in, bytes out"},
 	{"agent", []string{"gen/hwp/...", "proto/codec", "agent/..."}, nil, nil, "agent and service meet only in gen"},
 	{"clients/go/internal/h2", []string{"proto/framing", "proto/framing/wiretest"}, []string{"golang.org/x/net/http2", "golang.org/x/net/http2/hpack", "golang.org/x/net/http/httpguts"}, nil, "a transport knows nothing of what it carries"},
+	{"clients/go/oidclogin", []string{"proto/issuer"}, []string{"github.com/coreos/go-oidc/v3/oidc", "golang.org/x/oauth2"}, nil, "a login knows the provider only, not what its token is for"},
 	{"clients/go", []string{"gen/...", "proto/codec", "clients/go/internal/h2"}, nil, nil, "a client knows the API only"},
 	{"cmd/hodei-agent", []string{"agent"}, none, nil, "the small program is small because of what it does not import"},
 	{"cmd/hodei/bench", []string{"clients/go", "gen/...", "agent", "agent/mask", "agent/runner/fakerunner", "service/job", "service/scheduler", "service/scheduler/simulator", "service/store", "service/store/..."}, nil, nil, "measurements use the product as users do, and a store and the scheduler alone"},
-	{"cmd/hodei", []string{"service", "service/scheduler/simulator", "agent/...", "clients/go", "cmd/hodei/bench", "gen/..."}, nil, nil, "commands are thin"},
-	// The client and the protos are what users program against; a database for tests is none of what is tested.
-	{"e2e", []string{"clients/go", "gen/hodei/...", "service/store/pgstore/pgtest"}, nil, nil, "end-to-end tests see programs, not packages"},
+	{"cmd/hodei", []string{"service", "service/scheduler/simulator", "agent/...", "clients/go", "clients/go/oidclogin", "cmd/hodei/bench", "gen/..."}, nil, nil, "commands are thin"},
+	// The client and the protos are what users program against; a database and a login provider for tests are none of what is tested.
+	{"e2e", []string{"clients/go", "clients/go/oidclogin", "e2e/oidctest", "gen/hodei/...", "service/store/pgstore/pgtest"}, nil, nil, "end-to-end tests see programs, not packages"},
+	{"e2e/oidctest", nil, none, nil, "a login provider for tests knows nothing of what is tested with it"},
+	{"e2e/oidcprovider", nil, []string{"github.com/go-jose/go-jose/v4", "github.com/zitadel/oidc/v3/..."}, nil, "a login provider for tests knows nothing of what is tested with it"},
 	{"scripts/*", nil, none, nil, "scripts stand alone"},
 	{"proto/framing/...", nil, []string{"golang.org/x/net/http2", "golang.org/x/net/http2/hpack"}, nil, "what both ends of a connection share knows neither"},
 	{"proto/codec", nil, nil, nil, "how messages are encoded depends on no message"},
+	{"proto/issuer", nil, none, nil, "what the server and its clients demand of a login provider depends on neither"},
 	{"gen/...", []string{"gen/..."}, nil, nil, "generated"},
 }
 

@@ -37,6 +37,8 @@ type Config struct {
 	SecretsKey string
 	// SecretsKeyFile holds that key. Default: the file secrets.key in DataDir, which the first boot makes.
 	SecretsKeyFile string
+	// OIDC is the provider with which people log in. Default: none.
+	OIDC OIDC
 	// AuditCheckpoints is the file to which the signed checkpoints of the audit trail are appended; best on another machine's disk. Default:
 	// audit/checkpoints.jsonl in DataDir.
 	AuditCheckpoints string

@@ -48,6 +48,9 @@ func (s *Server) openIdentities(ctx context.Context) error {
 	if i.accessTokens, err = identity.OpenAccessTokens(tls, time.Now); err != nil {
 		return err
 	}
+	if i.provider, err = newProvider(s.config.OIDC); err != nil {
+		return err
+	}
 	i.enrolment = identity.NewEnrolment(identity.EnrolmentConfig{Authority: s.authority, Tokens: s.tokens, Cloned: s.cloned})
 	s.trail, err = audit.New(audit.Config{
 		Store: s.store, Dir: filepath.Join(s.config.DataDir, "audit"), CheckpointFile: s.config.AuditCheckpoints, Keep: s.config.KeepAudit,

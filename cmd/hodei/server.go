@@ -61,6 +61,7 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 	flags.StringVar(&config.SecretsKeyFile, "secrets-key-file", "",
 		"file with the key that encrypts secrets (default: DATA-DIR/secrets.key, made at the first start); or the key itself in HODEI_SECRETS_KEY")
 	addLimitFlags(flags, &config.Limits)
+	addAccessFlags(flags, &config)
 	addLogFlags(cmd, &format, &level)
 	return cmd
 }

@@ -188,10 +188,10 @@ func (a *Access) checkBinding(by *Caller, b *Binding) error {
 // CheckName returns what is wrong with the name of a user or a group, a *job.Error, or nil.
 func CheckName(name string) error {
 	strange := func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._@+", r)
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._@+:|=", r)
 	}
 	if name == "" || len(name) > 128 || strings.ContainsFunc(name, strange) {
-		return invalid("the name %.80q must have from 1 to 128 letters, digits and \"-._@+\"", name)
+		return invalid("the name %.80q must have from 1 to 128 letters, digits and \"-._@+:|=\"", name)
 	}
 	return nil
 }
