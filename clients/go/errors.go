@@ -1,6 +1,7 @@
 package hodei
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -101,8 +102,8 @@ func (c *Client) explainConnection(err error) string {
 		return fmt.Sprintf("the server at %s is another one than %s names: %v; it is the wrong server, somebody is in between, or the pin is old",
 			c.config.URL, c.config.CAPin, pin)
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("the server at %s has a certificate of another CA than %s; take ca.pem from that server, or set --ca (HODEI_CA)",
-			c.config.URL, c.config.CA)
+		return fmt.Sprintf("the server at %s has a certificate of another CA than %s; set --ca (HODEI_CA) to ca.pem of that server, or --ca-pin",
+			c.config.URL, cmp.Or(c.config.CA, "those that this machine trusts"))
 	case errors.As(err, &hostname):
 		return fmt.Sprintf("the server's certificate is not for the name in %s: %v; start it with --host for that name", c.config.URL, hostname)
 	case errors.As(err, &invalid):

@@ -2,7 +2,6 @@ package hodei
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -41,9 +40,9 @@ func newRenewal(c *Client) (*renewal, error) {
 
 // look reads when the certificate that is stored now is to be renewed.
 func (r *renewal) look() error {
-	pair, err := tls.LoadX509KeyPair(r.client.config.Cert, r.client.config.Key)
+	pair, err := loadPair(r.client.config)
 	if err != nil {
-		return fmt.Errorf("reading the certificate of the login: %w; log in again with `hodei login`", err)
+		return err
 	}
 	from, to := pair.Leaf.NotBefore, pair.Leaf.NotAfter
 	r.due.Store(from.Add(to.Sub(from) * 2 / 3).UnixNano())

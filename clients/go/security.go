@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -35,23 +37,34 @@ func security(config Config) (*tls.Config, error) {
 	if config.Cert == "" && config.Key == "" {
 		return s, nil
 	}
-	pair, err := tls.LoadX509KeyPair(config.Cert, config.Key)
+	pair, err := loadPair(config)
 	if err != nil {
-		return nil, fmt.Errorf("reading the client certificate %s and its key %s: %w", config.Cert, config.Key, err)
+		return nil, err
 	}
 	s.Certificates = []tls.Certificate{pair}
 	return s, nil
 }
 
-// pinError says that a server is not the one that the pin names.
-type pinError struct{ seen []string }
-
-func (e *pinError) Error() string {
-	if len(e.seen) == 0 {
-		return "it shows no CA"
+// loadPair reads the client certificate and its key. A file with both is read once: it may be replaced at any time.
+func loadPair(config Config) (pair tls.Certificate, err error) {
+	var key []byte
+	certificate, err := os.ReadFile(config.Cert)
+	if key = certificate; err == nil && config.Key != config.Cert {
+		key, err = os.ReadFile(config.Key)
 	}
-	return "it shows the CA " + strings.Join(e.seen, " and ")
+	if err == nil {
+		pair, err = tls.X509KeyPair(certificate, key)
+	}
+	if err != nil {
+		return pair, fmt.Errorf("reading the client certificate %s and its key %s: %w", config.Cert, config.Key, err)
+	}
+	return pair, nil
 }
+
+// pinError says that a server is not the one that the pin names.
+type pinError struct{ why string }
+
+func (e *pinError) Error() string { return e.why }
 
 // pinned returns a check that the server's certificate is for the host of the address, and was signed by a CA with the pinned key,
 // which the server shows too: directly, or by way of others that it shows. While an authority is being replaced, the new one is
@@ -67,28 +80,31 @@ func pinned(config Config) (func(tls.ConnectionState) error, error) {
 	return func(state tls.ConnectionState) error {
 		shown := state.PeerCertificates
 		roots, others := x509.NewCertPool(), x509.NewCertPool()
-		unknown, found := new(pinError), false
+		var seen []string
 		for _, c := range shown[1:] {
 			if !c.IsCA {
 				continue
 			}
-			switch pin := pinOf(c); pin {
-			case config.CAPin:
-				roots.AddCert(c)
-				found = true
-			default:
-				others.AddCert(c)
-				unknown.seen = append(unknown.seen, pin)
+			pool := others
+			if pinOf(c) == config.CAPin {
+				pool = roots
 			}
+			pool.AddCert(c)
+			seen = append(seen, pinOf(c))
 		}
-		var failed error = unknown
-		if found {
-			_, failed = shown[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: others, DNSName: server.Hostname()})
+		_, err := shown[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: others, DNSName: server.Hostname()})
+		var unknown x509.UnknownAuthorityError
+		switch {
+		case err == nil:
+			return nil
+		case len(seen) == 0:
+			err = &pinError{"it shows no CA"}
+		case slices.Contains(seen, config.CAPin) && errors.As(err, &unknown):
+			err = &pinError{"its certificate was not signed by that CA"}
+		case !slices.Contains(seen, config.CAPin):
+			err = &pinError{"it shows the CA " + strings.Join(seen, " and ")}
 		}
-		if failed != nil {
-			return &tls.CertificateVerificationError{UnverifiedCertificates: shown, Err: failed}
-		}
-		return nil
+		return &tls.CertificateVerificationError{UnverifiedCertificates: shown, Err: err}
 	}, nil
 }
 
