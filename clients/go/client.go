@@ -6,12 +6,9 @@
 package hodei
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -27,21 +24,25 @@ import (
 
 // Client talks to one server. Its methods may be called from several goroutines at once.
 type Client struct {
-	// Raw are the generated clients, for what the methods do not cover. They neither repeat calls nor translate errors.
+	// Raw are the generated clients, for what the methods do not cover. They neither repeat calls nor translate errors, but prove
+	// who the caller is like the methods.
 	Raw       Raw
 	config    Config
 	transport *transport
+	bare      hodeiv1connect.AuthServiceClient // sends no token, and renews nothing: for getting them
+	token     *accessToken                     // nil: none
+	login     *renewal                         // nil: the certificate does not renew itself
 }
 
 // transport remembers whether the server has ever answered.
 type transport struct {
-	*h2.Transport
+	current atomic.Pointer[h2.Transport] // changes with the certificate
 	reached atomic.Bool
 }
 
 // Do makes a request. It does not follow redirects, which no server of jobs sends.
 func (t *transport) Do(req *http.Request) (*http.Response, error) {
-	res, err := t.RoundTrip(req)
+	res, err := t.current.Load().RoundTrip(req)
 	if err == nil && !t.reached.Load() {
 		t.reached.Store(true)
 	}
@@ -55,9 +56,13 @@ type Raw struct {
 	Workers   hodeiv1connect.WorkerServiceClient
 	Secrets   hodeiv1connect.SecretServiceClient
 	Queues    hodeiv1connect.QueueServiceClient
+	Auth      hodeiv1connect.AuthServiceClient
 	Tokens    adminv1connect.TokenServiceClient
 	Retention adminv1connect.RetentionServiceClient
+	Access    adminv1connect.AccessServiceClient
+	Logins    adminv1connect.LoginServiceClient
 	Authority adminv1connect.AuthorityServiceClient
+	Audit     adminv1connect.AuditServiceClient
 }
 
 // New makes a client; it connects with the first call. Use ResolveConfig for the settings that the command line uses.
@@ -65,11 +70,44 @@ func New(config Config) (*Client, error) {
 	if u, err := url.Parse(config.URL); err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("%q is not the address of a server; it looks like https://host:7443", config.URL)
 	}
-	security, err := security(config)
-	if err != nil {
+	c := &Client{config: config, transport: new(transport)}
+	if err := c.connectAs(config); err != nil {
 		return nil, err
 	}
-	c := &Client{config: config, transport: &transport{Transport: h2.NewTransport(&http.Transport{
+	wire := connecthttp.NewTransport(c.transport, config.URL,
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20),
+		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{},
+			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}, &hodeiv1.TailLogsResponse{})))
+	c.bare = hodeiv1connect.NewAuthServiceClient(connect.NewClient(wire))
+	var err error
+	if c.token, err = newAccessToken(config, c.bare); err != nil {
+		return nil, err
+	}
+	if c.login, err = newRenewal(c); err != nil {
+		return nil, err
+	}
+	client := connect.NewClient(wire)
+	if c.token != nil || c.login != nil {
+		client = connect.NewClient(wire, c.authenticate)
+	}
+	c.Raw = Raw{
+		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
+		Workers: hodeiv1connect.NewWorkerServiceClient(client), Queues: hodeiv1connect.NewQueueServiceClient(client),
+		Secrets: hodeiv1connect.NewSecretServiceClient(client), Auth: hodeiv1connect.NewAuthServiceClient(client),
+		Tokens: adminv1connect.NewTokenServiceClient(client), Retention: adminv1connect.NewRetentionServiceClient(client),
+		Access: adminv1connect.NewAccessServiceClient(client), Logins: adminv1connect.NewLoginServiceClient(client),
+		Authority: adminv1connect.NewAuthorityServiceClient(client), Audit: adminv1connect.NewAuditServiceClient(client),
+	}
+	return c, nil
+}
+
+// connectAs has all further connections use the files of config as they are now. Calls under way end on the old ones.
+func (c *Client) connectAs(config Config) error {
+	security, err := security(config)
+	if err != nil {
+		return err
+	}
+	old := c.transport.current.Swap(h2.NewTransport(&http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		TLSClientConfig:     security,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -77,45 +115,15 @@ func New(config Config) (*Client, error) {
 			SendPingTimeout: 15 * time.Second,
 			PingTimeout:     10 * time.Second,
 		},
-	})}}
-	client := connect.NewClient(connecthttp.NewTransport(c.transport, config.URL,
-		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(64<<20),
-		connecthttp.WithCodecs(codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{},
-			&hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{}, &hodeiv1.TailLogsResponse{}))))
-	c.Raw = Raw{
-		Jobs: hodeiv1connect.NewJobServiceClient(client), Logs: hodeiv1connect.NewLogServiceClient(client),
-		Workers: hodeiv1connect.NewWorkerServiceClient(client), Queues: hodeiv1connect.NewQueueServiceClient(client),
-		Secrets: hodeiv1connect.NewSecretServiceClient(client), Tokens: adminv1connect.NewTokenServiceClient(client),
-		Retention: adminv1connect.NewRetentionServiceClient(client), Authority: adminv1connect.NewAuthorityServiceClient(client),
+	}))
+	if old != nil {
+		old.CloseIdleConnections()
 	}
-	return c, nil
+	return nil
 }
 
 // Config returns the settings that the client was made with.
 func (c *Client) Config() Config { return c.config }
 
 // Close closes the connections; calls under way end first.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
-
-func security(config Config) (*tls.Config, error) {
-	s := &tls.Config{MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true}
-	if config.CA != "" {
-		data, err := os.ReadFile(config.CA)
-		if err != nil {
-			return nil, fmt.Errorf("reading the server's CA: %w", err)
-		}
-		s.RootCAs = x509.NewCertPool()
-		if !s.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("%s holds no PEM certificate", config.CA)
-		}
-	}
-	if config.Cert == "" && config.Key == "" {
-		return s, nil
-	}
-	pair, err := tls.LoadX509KeyPair(config.Cert, config.Key)
-	if err != nil {
-		return nil, fmt.Errorf("reading the client certificate %s and its key %s: %w", config.Cert, config.Key, err)
-	}
-	s.Certificates = []tls.Certificate{pair}
-	return s, nil
-}
+func (c *Client) Close() { c.transport.current.Load().CloseIdleConnections() }

@@ -9,13 +9,22 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// Config says how to reach a server. The files are paths of PEM files.
+// Config says how to reach a server, and as whom. CA, Cert and Key are paths of PEM files; Cert and Key may be one file.
 type Config struct {
 	URL       string `toml:"url" json:"url" yaml:"url"`
 	CA        string `toml:"ca,omitempty" json:"ca,omitempty" yaml:"ca,omitempty"`
 	Cert      string `toml:"cert,omitempty" json:"cert,omitempty" yaml:"cert,omitempty"`
 	Key       string `toml:"key,omitempty" json:"key,omitempty" yaml:"key,omitempty"`
 	Namespace string `toml:"namespace,omitempty" json:"namespace,omitempty" yaml:"namespace,omitempty"`
+	// CAPin is "sha256:" and the hash of a public key: the server is known by a CA with this key, and CA is not looked at.
+	CAPin string `toml:"ca_pin,omitempty" json:"ca_pin,omitempty" yaml:"ca_pin,omitempty"`
+	// Token is the secret of an API token, or an access token, which is used as it is. It is never written anywhere.
+	Token string `toml:"-" json:"-" yaml:"-"`
+	// TokenFile is a file with what Token would be. It is read again whenever a fresh access token is needed.
+	TokenFile string `toml:"token_file,omitempty" json:"token_file,omitempty" yaml:"token_file,omitempty"`
+	// Login is the id of the login that the certificate belongs to, which renews it until RenewableUntil, in RFC 3339.
+	Login          string `toml:"login,omitempty" json:"login,omitempty" yaml:"login,omitempty"`
+	RenewableUntil string `toml:"renewable_until,omitempty" json:"renewable_until,omitempty" yaml:"renewable_until,omitempty"`
 	// Context is the name of the context that the values came from; empty for none.
 	Context string `toml:"-" json:"context,omitempty" yaml:"context,omitempty"`
 }
@@ -79,19 +88,17 @@ func (f *ConfigFile) Save() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
 		return fmt.Errorf("making the folder for settings: %w", err)
 	}
-	temp := f.path + ".new"
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
-		return fmt.Errorf("writing the contexts: %w", err)
-	}
-	return os.Rename(temp, f.path)
+	return replaceFile(f.path, data)
 }
 
 // ErrNoServer says that nothing names a server.
-var ErrNoServer = errors.New("no server is configured; start one with `hodei dev`, or set HODEI_URL, HODEI_CA, HODEI_CERT and HODEI_KEY")
+var ErrNoServer = errors.New("no server is configured; start one with `hodei dev`, log in to one with `hodei login`, " +
+	"or set HODEI_URL and HODEI_CA, and HODEI_TOKEN, or HODEI_CERT and HODEI_KEY")
 
-// ResolveConfig returns how to reach the server: the fields of override win, then HODEI_URL, HODEI_CA, HODEI_CERT, HODEI_KEY
-// and HODEI_NAMESPACE, then the context that override or HODEI_CONTEXT names, then the current one. ErrNoServer when none of
-// them names a server.
+// ResolveConfig returns how to reach the server: the fields of override win, then HODEI_URL, HODEI_CA, HODEI_CA_PIN, HODEI_CERT,
+// HODEI_KEY, HODEI_TOKEN, HODEI_TOKEN_FILE and HODEI_NAMESPACE, then the context that override or HODEI_CONTEXT names, then the
+// current one. A token replaces a certificate that comes from further away, and the other way round. ErrNoServer when none of them
+// names a server.
 func ResolveConfig(override Config) (Config, error) {
 	file, err := LoadConfigFile()
 	if err != nil {
@@ -107,14 +114,40 @@ func ResolveConfig(override Config) (Config, error) {
 		base.URL = url
 		base.Context = ""
 	}
-	base.CA = first(override.CA, os.Getenv("HODEI_CA"), base.CA)
-	base.Cert = first(override.Cert, os.Getenv("HODEI_CERT"), base.Cert)
-	base.Key = first(override.Key, os.Getenv("HODEI_KEY"), base.Key)
-	base.Namespace = first(override.Namespace, os.Getenv("HODEI_NAMESPACE"), base.Namespace)
+	for _, nearer := range []Config{environment(), override} {
+		base.identify(nearer)
+	}
 	if base.URL == "" {
 		return base, ErrNoServer
 	}
 	return base, nil
+}
+
+// environment is what variables say of who is who.
+func environment() Config {
+	return Config{
+		CA: os.Getenv("HODEI_CA"), CAPin: os.Getenv("HODEI_CA_PIN"), Cert: os.Getenv("HODEI_CERT"), Key: os.Getenv("HODEI_KEY"),
+		Token: os.Getenv("HODEI_TOKEN"), TokenFile: os.Getenv("HODEI_TOKEN_FILE"), Namespace: os.Getenv("HODEI_NAMESPACE"),
+	}
+}
+
+// identify takes over what a nearer place says. How the server is known, and how the caller is, are each said by one place: a
+// token for one user beside the certificate of another would leave open who calls.
+func (c *Config) identify(nearer Config) {
+	if nearer.CA != "" || nearer.CAPin != "" {
+		c.CA, c.CAPin = nearer.CA, nearer.CAPin
+	}
+	token, certificate := nearer.Token != "" || nearer.TokenFile != "", nearer.Cert != "" || nearer.Key != ""
+	if token || certificate {
+		c.Login, c.RenewableUntil = "", ""
+		c.Token, c.TokenFile = nearer.Token, nearer.TokenFile
+	}
+	if certificate {
+		c.Cert, c.Key = first(nearer.Cert, c.Cert), first(nearer.Key, c.Key)
+	} else if token {
+		c.Cert, c.Key = "", ""
+	}
+	c.Namespace = first(nearer.Namespace, c.Namespace)
 }
 
 func first(values ...string) string {

@@ -1,6 +1,7 @@
 package hodei_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,7 +16,9 @@ func home(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", dir)
-	for _, name := range []string{"HODEI_URL", "HODEI_CA", "HODEI_CERT", "HODEI_KEY", "HODEI_CONTEXT", "HODEI_NAMESPACE"} {
+	for _, name := range []string{
+		"HODEI_URL", "HODEI_CA", "HODEI_CA_PIN", "HODEI_CERT", "HODEI_KEY", "HODEI_TOKEN", "HODEI_TOKEN_FILE", "HODEI_CONTEXT", "HODEI_NAMESPACE",
+	} {
 		t.Setenv(name, "")
 	}
 	return filepath.Join(dir, "hodei", "config.toml")
@@ -55,6 +58,87 @@ func TestConfigComesFromOptionsThenVariablesThenTheContext(t *testing.T) {
 	expect(hodei.Config{URL: "https://option", Namespace: "x"}, hodei.Config{URL: "https://option", Namespace: "x"})
 	if _, err := hodei.ResolveConfig(hodei.Config{Context: "nope"}); err == nil || !strings.Contains(err.Error(), `no context "nope"`) {
 		t.Errorf("an unknown context gave %v", err)
+	}
+}
+
+// A token for one user beside the certificate of another would leave open who calls.
+func TestWhoCallsIsSaidByOnePlace(t *testing.T) {
+	home(t)
+	file, err := hodei.LoadConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := hodei.Config{URL: "https://a", CA: "ca", Cert: "login.pem", Key: "login.pem", Login: "lgn_1", RenewableUntil: "2026-01-01T00:00:00Z"}
+	file.Contexts["login"] = login
+	file.Contexts["script"] = hodei.Config{URL: "https://a", CAPin: "sha256:x", TokenFile: "token"}
+	if err := file.Save(); err != nil {
+		t.Fatal(err)
+	}
+	login.Context = "login"
+	for name, c := range map[string]struct {
+		override  hodei.Config
+		variables map[string]string
+		want      hodei.Config
+	}{
+		"the context": {hodei.Config{Context: "login"}, nil, login},
+		"a token in a variable": {
+			hodei.Config{Context: "login"}, map[string]string{"HODEI_TOKEN": "t"}, hodei.Config{URL: "https://a", CA: "ca", Token: "t"},
+		},
+		"a file of a token in a variable": {
+			hodei.Config{Context: "login"}, map[string]string{"HODEI_TOKEN_FILE": "f"}, hodei.Config{URL: "https://a", CA: "ca", TokenFile: "f"},
+		},
+		"a certificate in variables": {
+			hodei.Config{Context: "script"},
+			map[string]string{"HODEI_CERT": "c", "HODEI_KEY": "k"},
+			hodei.Config{URL: "https://a", CAPin: "sha256:x", Cert: "c", Key: "k"},
+		},
+		"a certificate as an option beats a token in a variable": {
+			hodei.Config{Context: "login", Cert: "c", Key: "k"}, map[string]string{"HODEI_TOKEN": "t"}, hodei.Config{URL: "https://a", CA: "ca", Cert: "c", Key: "k"},
+		},
+		"both as options": {
+			hodei.Config{Context: "script", Cert: "c", Key: "k", Token: "t"},
+			nil,
+			hodei.Config{URL: "https://a", CAPin: "sha256:x", Cert: "c", Key: "k", Token: "t"},
+		},
+		"a CA replaces a pin": {
+			hodei.Config{Context: "script", CA: "other"}, nil, hodei.Config{URL: "https://a", CA: "other", TokenFile: "token"},
+		},
+		"a pin replaces a CA": {
+			hodei.Config{Context: "login"},
+			map[string]string{"HODEI_CA_PIN": "sha256:y", "HODEI_TOKEN": "t"},
+			hodei.Config{URL: "https://a", CAPin: "sha256:y", Token: "t"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for variable, value := range c.variables {
+				t.Setenv(variable, value)
+			}
+			c.want.Context = c.override.Context
+			if got, err := hodei.ResolveConfig(c.override); err != nil || got != c.want {
+				t.Errorf("got %+v, %v; want %+v", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestTokenIsNeverWritten(t *testing.T) {
+	path := home(t)
+	file, err := hodei.LoadConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := hodei.Config{URL: "https://a", Token: "hidden"}
+	file.Contexts["a"] = config
+	if err := file.Save(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, err := json.Marshal(config)
+	if err != nil || strings.Contains(string(data)+string(shown), "hidden") {
+		t.Errorf("wrote %s and %s, %v", data, shown, err)
 	}
 }
 

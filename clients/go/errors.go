@@ -1,7 +1,9 @@
 package hodei
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -86,18 +88,22 @@ func (e *Error) readDetails(wire *connect.Error) {
 	}
 }
 
-const howToCertify = " (set --cert and --key, or HODEI_CERT and HODEI_KEY)"
+const howToCertify = " (log in with `hodei login`, or set --cert and --key, or HODEI_CERT and HODEI_KEY)"
 
 // explainConnection says why the server was not reached, and what to do.
 func (c *Client) explainConnection(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError
+	var pin *pinError
 	var dial *net.OpError
 	switch {
+	case errors.As(err, &pin):
+		return fmt.Sprintf("the server at %s is another one than %s names: %v; it is the wrong server, somebody is in between, or the pin is old",
+			c.config.URL, c.config.CAPin, pin)
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("the server at %s has a certificate of another CA than %s; take ca.pem from that server, or set --ca (HODEI_CA)",
-			c.config.URL, c.config.CA)
+		return fmt.Sprintf("the server at %s has a certificate of another CA than %s; set --ca (HODEI_CA) to ca.pem of that server, or --ca-pin",
+			c.config.URL, cmp.Or(c.config.CA, "those that this machine trusts"))
 	case errors.As(err, &hostname):
 		return fmt.Sprintf("the server's certificate is not for the name in %s: %v; start it with --host for that name", c.config.URL, hostname)
 	case errors.As(err, &invalid):
@@ -105,6 +111,9 @@ func (c *Client) explainConnection(err error) string {
 	case alerted(err) && c.config.Cert == "":
 		return fmt.Sprintf("the server at %s refused the connection: %v; it may want a client certificate%s",
 			c.config.URL, err, howToCertify)
+	case alerted(err) && c.config.Login != "":
+		return fmt.Sprintf("the server at %s refused the certificate of the login %s: %v; log in again with `hodei login`",
+			c.config.URL, c.config.Login, err)
 	case alerted(err):
 		return fmt.Sprintf("the server at %s refused the client certificate %s: %v; it may have expired or belong to another server",
 			c.config.URL, c.config.Cert, err)
@@ -129,11 +138,10 @@ const (
 // transient reports whether the same call may succeed later: the server stops, or the connection to it broke. A wrong
 // certificate, or an answer that is too large, stays as it is.
 func transient(err error) bool {
-	var unknown x509.UnknownAuthorityError
-	var hostname x509.HostnameError
+	var unverified *tls.CertificateVerificationError
 	var wire *connect.Error
 	switch {
-	case errors.As(err, &unknown), errors.As(err, &hostname), alerted(err):
+	case errors.As(err, &unverified), alerted(err):
 		return false
 	case errors.Is(err, errCut), cut(err), dialing(err), connect.CodeOf(err) == connect.CodeUnavailable:
 		return true
@@ -163,12 +171,38 @@ func (c *Client) retry(ctx context.Context, once func() error) error {
 	}
 }
 
+// resume is retry for a stream: once goes on where it stopped the time before, and reports whether anything was received.
+func (c *Client) resume(ctx context.Context, once func() (received bool, err error)) error {
+	wait := shortestWait
+	for try := 0; ; try++ {
+		received, err := once()
+		if received {
+			try, wait = 1, shortestWait
+		}
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case c.hopeless(err, try):
+			return c.translate(err)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+		wait = min(2*wait, longestWait)
+	}
+}
+
 // cutTries is how often a connection may be cut before anything was received: a server that refuses a certificate does it
 // too, and must not be called for ever.
 const cutTries = 5
 
 // hopeless reports whether trying again makes no sense. try counts the failures since something was received.
 func (c *Client) hopeless(err error, try int) bool {
+	if try == 1 && connect.CodeOf(err) == connect.CodeUnauthenticated && (c.token != nil || c.login != nil) {
+		return false // a stream that went well until what proved the caller ran out: there is a fresh proof for the next one
+	}
 	if c.transport.reached.Load() {
 		return !transient(err)
 	}

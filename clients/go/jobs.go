@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,9 +131,9 @@ func (c *Client) Watch(ctx context.Context, filter *hodeiv1.JobFilter) iter.Seq2
 	return func(yield func(*hodeiv1.Job, error) bool) {
 		token, wait := "", shortestWait
 		for try := 0; ; try++ {
-			stopped, err := c.watchOnce(ctx, filter, &token, func(j *hodeiv1.Job) bool {
+			stopped, err := c.watchOnce(ctx, filter, &token, func(jobs []*hodeiv1.Job) bool {
 				try, wait = 1, shortestWait
-				return yield(j, nil)
+				return !slices.ContainsFunc(jobs, func(j *hodeiv1.Job) bool { return !yield(j, nil) })
 			})
 			switch {
 			case stopped:
@@ -156,7 +157,8 @@ func (c *Client) Watch(ctx context.Context, filter *hodeiv1.JobFilter) iter.Seq2
 	}
 }
 
-func (c *Client) watchOnce(ctx context.Context, filter *hodeiv1.JobFilter, token *string, yield func(*hodeiv1.Job) bool) (bool, error) {
+// watchOnce watches until the stream ends or yield wants no more. A message may have no jobs, when nothing has changed for a while.
+func (c *Client) watchOnce(ctx context.Context, filter *hodeiv1.JobFilter, token *string, yield func([]*hodeiv1.Job) bool) (bool, error) {
 	stream, err := c.Raw.Jobs.WatchJobs(ctx, &hodeiv1.WatchJobsRequest{Filter: filter, ResumeToken: *token})
 	if err != nil {
 		return false, err
@@ -170,10 +172,8 @@ func (c *Client) watchOnce(ctx context.Context, filter *hodeiv1.JobFilter, token
 		if err != nil {
 			return false, err
 		}
-		for _, job := range res.GetJobs() {
-			if !yield(job) {
-				return true, nil
-			}
+		if !yield(res.GetJobs()) {
+			return true, nil
 		}
 		*token = res.GetResumeToken()
 	}

@@ -57,27 +57,18 @@ func (c *Client) Logs(
 	if options.whole() {
 		t.proof = new(proof)
 	}
-	wait := shortestWait
-	for try := 0; ; try++ {
+	var completeness *hodeiv1.LogCompleteness
+	err := c.resume(ctx, func() (received bool, err error) {
 		t.received = false
-		completeness, err := t.once(ctx)
-		if err == nil || t.failed != nil {
-			return completeness, t.failed
+		if completeness, err = t.once(ctx); t.failed != nil {
+			err = nil
 		}
-		if t.received {
-			try, wait = 1, shortestWait
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if c.hopeless(err, try) {
-			return nil, c.translate(err)
-		}
-		if err := pause(ctx, wait); err != nil {
-			return nil, err
-		}
-		wait = min(2*wait, longestWait)
+		return t.received, err
+	})
+	if err != nil {
+		return nil, err
 	}
+	return completeness, t.failed
 }
 
 type tail struct {
