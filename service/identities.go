@@ -12,7 +12,6 @@ import (
 	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
@@ -74,7 +73,7 @@ func (s *Server) cloned(ctx context.Context, worker job.WorkerID, why string) {
 	s.config.Logger.Error("ALARM: the identity of a worker is used by two agents and was revoked; enrol the right one again", "worker", worker, "reason", why)
 	s.metrics.Alarm("identity-cloned")
 	entry := chain.Entry{Actor: "server", Action: "alarm.identity-cloned", Targets: []string{subject}, Outcome: chain.OK, Reason: why}
-	if _, err := s.identity.credentials.Revoke(orchestrator.WithEntry(ctx, &entry), subject, why, "server"); err != nil {
+	if _, err := s.identity.credentials.Revoke(chain.NewContext(ctx, &entry), subject, why, "server"); err != nil {
 		s.config.Logger.Error("the identity was not revoked", "worker", worker, "error", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	policyv1 "github.com/hodei-jobs/hodei/gen/hodei/policy/v1"
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
@@ -63,7 +64,7 @@ func (g *gate) interceptor(next connect.ServerFunc) connect.ServerFunc {
 func (g *gate) serve(ctx context.Context, next connect.ServerFunc, c *call, spec connect.Spec, stream connect.ServerStream) error {
 	ctx = context.WithValue(ctx, callKey{}, c)
 	if !c.rule.reads {
-		ctx = orchestrator.WithEntry(ctx, &c.entry)
+		ctx = chain.NewContext(ctx, &c.entry)
 	}
 	if c.rule.scope == policyv1.Scope_SCOPE_NAMESPACE {
 		stream = &askedStream{stream, c}

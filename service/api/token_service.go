@@ -8,6 +8,7 @@ import (
 
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 )
@@ -110,7 +111,7 @@ func (s *tokenService) ListTokens(ctx context.Context, req *adminv1.ListTokensRe
 }
 
 func (s *tokenService) RevokeToken(ctx context.Context, req *adminv1.RevokeTokenRequest) (*adminv1.RevokeTokenResponse, error) {
-	about(ctx, "token/"+req.GetId())
+	chain.About(ctx, "token/"+req.GetId())
 	t, ok := s.gate.credentials.APIToken(req.GetId())
 	all := holds(ctx, "tokens.revoke")
 	switch {

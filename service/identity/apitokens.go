@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 )
 
@@ -62,6 +63,7 @@ func (c *Credentials) CreateAPIToken(ctx context.Context, t APIToken, ttl time.D
 	if c.tokens.Len() >= maxAPITokens {
 		return t, "", job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "there are %d API tokens, as many as there may be; revoke some first", maxAPITokens)
 	}
+	chain.About(ctx, "token/"+t.ID, "user/"+t.User)
 	return t, text, c.tokens.Set(ctx, t.ID, t)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 )
 
@@ -58,6 +59,7 @@ func (c *Credentials) begin(ctx context.Context, l Login, csrDER []byte) (LoginC
 	if err != nil {
 		return LoginCertificate{}, err
 	}
+	chain.About(ctx, "login/"+l.ID)
 	return LoginCertificate{issued, l}, c.logins.Set(ctx, l.ID, l)
 }
 
