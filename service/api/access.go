@@ -89,8 +89,8 @@ func (c *call) authorize(procedure string) error {
 		return nil
 	case c.caller.Kind == identity.Anonymous:
 		return job.Errorf(job.CodeUnauthenticated, job.ReasonUnauthenticated,
-			"%s needs a client certificate of this server's CA or an access token, and there is none; log in with `hodei login`, or use a context that has one",
-			procedure)
+			"%s needs a client certificate of this server's CA or an access token, and there is none; log in with `hodei login`, or use a "+
+				"context that has one", procedure)
 	case !r.proofs[c.proof]:
 		return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied, "%s may not call %s with this proof of identity", &c.caller, procedure)
 	case c.caller.Kind == identity.Agent:
@@ -122,7 +122,8 @@ func (c *call) lacks(namespace string) error {
 	default:
 		where = " in namespace " + namespace
 	}
-	return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied, "%s may not call %s, which needs the permission %q%s; ask an administrator for a role that has it",
+	return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied,
+		"%s may not call %s, which needs the permission %q%s; ask an administrator for a role that has it",
 		&c.caller, c.rule.action, c.rule.permission, where)
 }
 

@@ -173,7 +173,8 @@ func (s *authService) CheckAccess(ctx context.Context, req *hodeiv1.CheckAccessR
 func (s *authService) Logout(ctx context.Context, _ *hodeiv1.LogoutRequest) (*hodeiv1.LogoutResponse, error) {
 	login := callOf(ctx).caller.Login
 	if login == "" {
-		return nil, job.Errorf(job.CodePrecondition, job.ReasonInvalidArgument, "the certificate of %s belongs to no login that could be ended", &callOf(ctx).caller)
+		return nil, job.Errorf(job.CodePrecondition, job.ReasonInvalidArgument,
+			"the certificate of %s belongs to no login that could be ended", &callOf(ctx).caller)
 	}
 	chain.About(ctx, "login/"+login)
 	return &hodeiv1.LogoutResponse{}, s.gate.credentials.EndLogin(ctx, login)

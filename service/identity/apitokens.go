@@ -61,7 +61,8 @@ func (c *Credentials) CreateAPIToken(ctx context.Context, t APIToken, ttl time.D
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tokens.Len() >= maxAPITokens {
-		return t, "", job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "there are %d API tokens, as many as there may be; revoke some first", maxAPITokens)
+		return t, "", job.Errorf(job.CodeExhausted, job.ReasonLimitReached,
+			"there are %d API tokens, as many as there may be; revoke some first", maxAPITokens)
 	}
 	chain.About(ctx, "token/"+t.ID, "user/"+t.User)
 	return t, text, c.tokens.Set(ctx, t.ID, t)

@@ -52,7 +52,8 @@ func (c *Credentials) begin(ctx context.Context, l Login, csrDER []byte) (LoginC
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.logins.Len() >= maxLogins {
-		return LoginCertificate{}, job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "there are %d logins, as many as there may be; revoke some first", maxLogins)
+		return LoginCertificate{}, job.Errorf(job.CodeExhausted, job.ReasonLimitReached,
+			"there are %d logins, as many as there may be; revoke some first", maxLogins)
 	}
 	l.ID, l.Created, l.Expires = newID("lgn"), c.now().UTC(), l.Expires.UTC()
 	issued, err := c.sign(&l, csrDER)
