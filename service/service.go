@@ -177,7 +177,7 @@ func (s *Server) serveHandlers(metrics *telemetry.Metrics) error {
 	handler, err := api.NewHandler(api.Config{
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens, Secrets: s.secrets, Retention: s.retention,
 		Enrolment: identity.NewEnrolment(s.authority, s.tokens), CAPin: s.authority.Pin(),
-		Calls: s.config.Limits.calls(metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
+		Limits: s.config.Limits.calls(metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {
 		return err

@@ -11,16 +11,22 @@ import (
 	"github.com/hodei-jobs/hodei/service/ratelimit"
 )
 
-// CallLimits bound how often calls are made. The zero value allows everything.
-type CallLimits struct {
+// Limits bound what calls may cost. The zero value lets everybody call as often as they want, and has the usual times.
+type Limits struct {
 	Identity *ratelimit.Rates // by who calls
 	Address  *ratelimit.Rates // by where from, for calls of nobody that is known
-	// Refused, which may be nil, is told of every call that was refused: "identity" or "address".
+	// Refused, which may be nil, is told of every call that was refused because of these: "identity" or "address".
 	Refused func(reason string)
+	// BodyTime is how long the body of a call may take, and a second more for every 16 KiB of it. Default 10 s.
+	BodyTime time.Duration
+	// BodyMemory is how many bytes the bodies may take that are taken in at the same time; small ones do not count. Default 512 MiB.
+	BodyMemory int64
+	// WriteTime is how long a peer that speaks HTTP/1 may take for 16 KiB of an answer; HTTP/2 looks after itself. Default 30 s.
+	WriteTime time.Duration
 }
 
 // admit says whether a call may be made now, by whom, from "host:port". The error tells when it may be tried again.
-func (l *CallLimits) admit(caller identity.Principal, peer string, now time.Time) error {
+func (l *Limits) admit(caller identity.Principal, peer string, now time.Time) error {
 	rates, key, reason := l.Identity, caller.String(), "identity"
 	if caller.Kind == identity.Anonymous {
 		rates, key, reason = l.Address, ratelimit.OriginOf(peer), "address"
@@ -40,7 +46,7 @@ func (l *CallLimits) admit(caller identity.Principal, peer string, now time.Time
 }
 
 // intercept comes before the calls are logged: who calls too often must not fill the log.
-func (l *CallLimits) intercept(next connect.ServerFunc) connect.ServerFunc {
+func (l *Limits) intercept(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		caller, err := authenticate(ctx)
 		if err != nil {

@@ -36,7 +36,7 @@ import (
 // MaxRequestBytes is the largest message that a client may send.
 const MaxRequestBytes = 4 << 20
 
-// Config is what the handlers serve. All fields but Calls are required.
+// Config is what the handlers serve. All fields but Limits are required.
 type Config struct {
 	Jobs      *orchestrator.Orchestrator
 	Fleet     *fleet.Fleet
@@ -46,7 +46,7 @@ type Config struct {
 	Retention *retention.Keeper
 	Enrolment *identity.Enrolment
 	CAPin     string
-	Calls     CallLimits
+	Limits    Limits
 	Logger    *slog.Logger
 	Meters    metric.MeterProvider
 	Tracers   trace.TracerProvider
@@ -63,14 +63,16 @@ func NewHandler(config Config) (http.Handler, error) {
 	quick := codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{}, &hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{},
 		&hodeiv1.TailLogsResponse{}, &hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})
 	codecs := connecthttp.WithCodecs(quick, connectproto.NewJSONCodec())
-	limit := connecthttp.WithReadMaxBytes(MaxRequestBytes)
-	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024), connecthttp.WithCompressors(newInflater()))
+	limit := connecthttp.WithConditionalOptions(func(spec connect.Spec) []connecthttp.Option {
+		return []connecthttp.Option{connecthttp.WithReadMaxBytes(largest(spec))}
+	})
+	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024))
 	workers := workerServer(config)
 	connecthttp.Mount(mux, workers, codecs, limit, connecthttp.WithCompressors())
 	// Anybody may ask for health, and what asks is small.
 	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...),
 		connectv1.WithReadMaxBytes(4<<10), connectv1.WithCompression("gzip", nil, nil)))
-	return bounded(mux, public, workers), nil
+	return config.Limits.bounded(mux, public, workers), nil
 }
 
 // serviceNames are the services that reflection and health tell about.
@@ -93,7 +95,7 @@ func publicServer(config Config) (*connect.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compiling the rules of the messages: %w", err)
 	}
-	server := connect.NewServer(telemetry, translateErrors(config.Logger), config.Calls.intercept, recoverPanics, logCalls(config.Logger), access,
+	server := connect.NewServer(telemetry, translateErrors(config.Logger), config.Limits.intercept, recoverPanics, logCalls(config.Logger), access,
 		validate.NewServerInterceptor(validate.WithValidator(validator)))
 	hodeiv1connect.RegisterJobServiceHandler(server, &jobService{jobs: config.Jobs})
 	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})
@@ -109,7 +111,7 @@ func publicServer(config Config) (*connect.Server, error) {
 // workerServer serves the worker protocol: without telemetry and rules for every frame, whose cost would be paid for each
 // of many small messages.
 func workerServer(config Config) *connect.Server {
-	server := connect.NewServer(translateErrors(config.Logger), config.Calls.intercept, recoverPanics, logCalls(config.Logger), access)
+	server := connect.NewServer(translateErrors(config.Logger), config.Limits.intercept, recoverPanics, logCalls(config.Logger), access)
 	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{fleet: config.Fleet, enrolment: config.Enrolment})
 	return server
 }
