@@ -25,7 +25,7 @@ type gate struct {
 	jobs         *orchestrator.Orchestrator
 	logger       *slog.Logger
 	now          func() time.Time
-	calls        CallLimits
+	limits       Limits
 
 	rules   ruleBook
 	denials denials

@@ -98,7 +98,7 @@ func issuedToProto(issued *identity.LoginCertificate) *hodeiv1.IssuedCertificate
 
 func (s *authService) RequestLogin(ctx context.Context, req *hodeiv1.RequestLoginRequest) (*hodeiv1.RequestLoginResponse, error) {
 	c := callOf(ctx)
-	if wait, ok := s.gate.calls.Logins.Allow(c.origin(), s.gate.now()); !ok {
+	if wait, ok := s.gate.limits.Logins.Allow(c.origin(), s.gate.now()); !ok {
 		return nil, s.gate.tooMany("login", "requests for logins", wait)
 	}
 	request, secret, err := s.gate.credentials.RequestLogin(req.GetUser(), c.address, req.GetCsrDer())
