@@ -45,12 +45,17 @@ type Config struct {
 	SpoolLimitBytes int64
 	// Drain, when it is closed, makes the agent take no new jobs and return when those that run have ended.
 	Drain <-chan struct{}
+	// RunAs says who steps run as: a user's name or UID, or a range of UIDs, "200000-200063", of which each attempt that runs has one of
+	// its own. The agent must be root then. Default: the agent's own user.
+	RunAs string
 	// Runner starts steps. Default: processes of this machine.
 	Runner runner.Runner
 	// Version is shown by the server.
 	Version string
 	// Logger takes the agent's log. Default: none.
 	Logger *slog.Logger
+
+	users *users // what RunAs says
 }
 
 // Capacity is what a machine has for jobs.
@@ -96,6 +101,13 @@ func (c Config) withDefaults() (Config, error) {
 		c.Version = "dev"
 	}
 	c.Capacity = c.Capacity.measured()
+	if c.users, err = newUsers(c.RunAs, passwdFile, groupFile); err != nil {
+		return c, err
+	}
+	if most := c.users.size(); int(c.Capacity.Slots) > most {
+		c.Logger.Warn("fewer jobs run at a time, because --run-as has no more UIDs", "slots", most, "instead_of", c.Capacity.Slots)
+		c.Capacity.Slots = int32(most)
+	}
 	return c, nil
 }
 
@@ -106,7 +118,13 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
+	hideMemory()
+	release, err := config.users.claim(claimsFile)
+	if err != nil {
+		return fmt.Errorf("--run-as %s: %w", config.RunAs, err)
+	}
+	defer release()
+	if err := config.users.open(config.StateDir); err != nil {
 		return fmt.Errorf("making the agent's state folder: %w", err)
 	}
 	unlock, err := lockState(config.StateDir)
@@ -115,7 +133,11 @@ func Run(ctx context.Context, config Config) error {
 	}
 	defer unlock()
 	if config.Runner == nil {
-		config.Runner = procrunner.New(procrunner.Options{Logger: config.Logger, Instance: instance(config.StateDir)})
+		options := procrunner.Options{Logger: config.Logger, Instance: instance(config.StateDir)}
+		if config.users.ranged() {
+			options.Owns = config.users.owns
+		}
+		config.Runner = procrunner.New(options)
 	}
 	if err := config.Runner.Recover(); err != nil {
 		config.Logger.Warn("left-overs of a former agent may still run", "error", err)
@@ -130,7 +152,8 @@ func Run(ctx context.Context, config Config) error {
 	}
 	err = errors.Join(a.run(ctx), a.journal.close())
 	a.workDirs.close()
-	_ = os.RemoveAll(a.privateDir) // what is left is removed at the next start
+	_ = os.RemoveAll(a.private.Name()) // what is left is removed at the next start
+	_ = a.private.Close()
 	if closer, ok := config.Runner.(io.Closer); ok {
 		err = errors.Join(err, closer.Close())
 	}
@@ -155,14 +178,14 @@ type agent struct {
 	outbox   *outbox
 	slots    *slots
 	workDirs *workDirs
-	// privateDir holds what must not reach a disk.
-	privateDir string
-	jobSocket  *jobSocket // nil: none
-	lease      *lease
-	wake       chan struct{} // has an element when there is something to send
-	bootID     string
-	dials      uint64 // the number of the newest session; of the goroutine that opens them
-	forgetful  bool   // attempts that a former life had taken may be unknown
+	// private is the folder for what must not reach a disk.
+	private   *os.Root
+	jobSocket *jobSocket // nil: none
+	lease     *lease
+	wake      chan struct{} // has an element when there is something to send
+	bootID    string
+	dials     uint64 // the number of the newest session; of the goroutine that opens them
+	forgetful bool   // attempts that a former life had taken may be unknown
 }
 
 func newAgent(config Config, id *identity) (*agent, error) {
@@ -175,15 +198,15 @@ func newAgent(config Config, id *identity) (*agent, error) {
 		return nil, err
 	}
 	a.journal, a.forgetful = journal, past.forgetful
-	if a.workDirs, err = newWorkDirs(filepath.Join(config.StateDir, "work")); err != nil {
+	if a.workDirs, err = newWorkDirs(filepath.Join(config.StateDir, "work"), config.users); err != nil {
 		return nil, errors.Join(err, journal.close())
 	}
-	if a.privateDir, err = newPrivateDir(config.StateDir, config.Logger); err != nil {
+	if a.private, err = newPrivateDir(config); err != nil {
 		return nil, errors.Join(err, journal.close())
 	}
 	a.outbox = newOutbox(journal, a.signal, a.journalFailed)
 	a.slots = newSlots(a)
-	a.jobSocket = openJobSocket(a.privateDir, a.slots)
+	a.jobSocket = openJobSocket(a.private.Name(), a.slots)
 	journal.live = a.slots.live
 	return a, a.slots.restore(past.attempts)
 }
@@ -214,7 +237,6 @@ func (a *agent) run(ctx context.Context) error {
 	defer a.jobSocket.close()
 	go a.outbox.run(sessions)
 	go a.slots.sweep(sessions)
-	go a.identity.keepFresh(sessions, a.config)
 	go a.lease.guard(sessions, a.slots.fence)
 	select {
 	case <-ctx.Done():

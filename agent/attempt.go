@@ -27,6 +27,8 @@ type attempt struct {
 	begun  time.Time
 	ended  chan struct{} // closed when nothing of it runs any more
 
+	stopped  chan struct{}           // closed when it has a verdict; nil: nobody waits for that
+	account  *account                // who it runs as; nil: the agent's own user
 	number   uint64                  // in the order in which attempts were taken
 	endAcked atomic.Bool             // the server has its last report
 	logAcked atomic.Bool             // the server has the end of its log
@@ -74,13 +76,25 @@ func (t *attempt) run() {
 	}
 	t.maskSecrets()
 	t.finish(t.runSteps())
-	t.removeSecrets()
-	if t.work != nil {
-		t.agent.workDirs.give(t.work)
-	}
+	t.cleanUp()
 	close(t.ended)
 	t.agent.outbox.add(t)
 	t.agent.slots.over()
+}
+
+// cleanUp removes what the attempt had on the machine. While its user could still come to some of that, no other attempt is given the
+// user.
+func (t *attempt) cleanUp() {
+	err := t.removeSecrets()
+	if t.work != nil {
+		err = errors.Join(err, t.agent.workDirs.give(t.work))
+	}
+	if err != nil {
+		t.agent.config.Logger.Error("what a job had cannot be removed; a UID of its own is not used again before the agent starts anew",
+			"job", t.ref.GetJobId(), "error", err)
+		return
+	}
+	t.agent.config.users.give(t.account)
 }
 
 // exactLimit is the longest limit on an attempt's time that has a timer of its own; longer ones are swept.
@@ -171,6 +185,10 @@ func (t *attempt) restoreOutput(end *hwpv1.AttemptReport) error {
 func (t *attempt) runSteps() (*hwpv1.Outcome, int) {
 	if problem := t.assign.GetProblem(); problem != "" {
 		return &hwpv1.Outcome{Kind: hwpv1.OutcomeKind_OUTCOME_KIND_INVALID, ExitCode: runner.ExitNotExecutable, Message: problem}, -1
+	}
+	var ok bool
+	if t.account, ok = t.agent.config.users.take(t.stopped); !ok {
+		return t.begin(0), -1
 	}
 	for i, step := range t.assign.GetSteps() {
 		if verdict := t.begin(i); verdict != nil {
@@ -269,6 +287,9 @@ func (t *attempt) stop(force bool, kind hwpv1.OutcomeKind, message string) {
 	defer t.mu.Unlock()
 	if t.verdict == nil {
 		t.verdict = &hwpv1.Outcome{Kind: kind, Message: message}
+		if t.stopped != nil {
+			close(t.stopped)
+		}
 	}
 	t.force = t.force || force
 	if t.process != nil {
@@ -342,17 +363,19 @@ func (t *attempt) command(i int, step *hwpv1.Step, secrets []string) runner.Comm
 		Argv: step.GetArgv(),
 		Prepare: func(c *runner.Command) (err error) {
 			c.ID = fmt.Sprintf("%s-%d-%d", t.ref.GetJobId(), t.ref.GetAttempt(), i)
-			c.Env = append(t.environment(i, step), secrets...)
-			c.Dir = step.GetWorkingDir()
-			if c.Dir == "" {
-				c.Dir, err = t.workDir()
+			if c.Dir = step.GetWorkingDir(); c.Dir == "" || t.agent.config.users.ranged() {
+				if err = t.makeWork(); err != nil {
+					return err
+				}
+				c.Dir = cmp.Or(c.Dir, t.work.path)
 			}
+			c.Env, c.User = append(t.environment(i, step), secrets...), t.user()
 			index := int32(i)
 			for n, stream := range [...]hwpv1.LogStream{hwpv1.LogStream_LOG_STREAM_STDOUT, hwpv1.LogStream_LOG_STREAM_STDERR} {
 				t.writers[n] = &streamWriter{attempt: t, step: index, stream: stream}
 			}
 			c.Stdout, c.Stderr = t.writers[0], t.writers[1]
-			return err
+			return nil
 		},
 		Terminal:         terminal(step),
 		Grace:            cmp.Or(time.Duration(step.GetGrace()), defaultGrace),
@@ -369,15 +392,20 @@ func terminal(step *hwpv1.Step) *runner.Terminal {
 	return &runner.Terminal{Columns: int(size.GetColumns()), Rows: int(size.GetRows())}
 }
 
-// workDir returns the folder of the attempt, the same for all its steps.
-func (t *attempt) workDir() (string, error) {
-	if t.work == nil {
-		var err error
-		if t.work, err = t.agent.workDirs.take(); err != nil {
-			return "", err
-		}
+// user is whom steps run as.
+func (t *attempt) user() *runner.User {
+	if t.account == nil {
+		return nil
 	}
-	return t.work.path, nil
+	return &t.account.User
+}
+
+// makeWork makes the folder of the attempt, the same for all its steps.
+func (t *attempt) makeWork() (err error) {
+	if t.work == nil {
+		t.work, err = t.agent.workDirs.take(t.user())
+	}
+	return err
 }
 
 // inherited are the variables that steps take over from the agent. Everything else of its environment, secrets above all,
@@ -392,8 +420,11 @@ var inherited = sync.OnceValue(func() (env []string) {
 })
 
 func (t *attempt) environment(i int, step *hwpv1.Step) []string {
-	env := make([]string, 0, len(inherited())+len(step.GetEnv())+len(step.GetSecrets())+10)
+	env := make([]string, 0, len(inherited())+len(step.GetEnv())+len(step.GetSecrets())+15)
 	env = append(env, inherited()...)
+	if t.account != nil {
+		env = append(env, t.account.environment(t.work)...)
+	}
 	env = append(env,
 		"HODEI=1",
 		"HODEI_JOB_ID="+t.ref.GetJobId(),

@@ -1,20 +1,15 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,19 +19,25 @@ import (
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
 )
 
-// identity is who the agent is: its key, which never leaves the machine, its certificate, and the CA that it trusts.
+// identity is who the agent is: its key, which never leaves the machine, its certificate, and the roots by which it knows the
+// server.
 type identity struct {
 	dir string
 
 	mu          sync.Mutex
-	certificate tls.Certificate
+	certificate tls.Certificate // with those between it and the root
 	roots       *x509.CertPool
+	due         time.Time         // when to ask for the next certificate
+	asked       *ecdsa.PrivateKey // the key of the last request that was not answered; nil: none
+	again       bool              // the answer to that may be too old
 }
 
-// Files of an identity. The key is written first and the certificate last, so an identity with a certificate is whole.
+// Files of an identity. Key and certificate are in one file, so that they change together; the roots are written before it, and
+// hold those by which the server is known now. Earlier versions had the key and the certificate in files of their own.
 const (
-	keyFile         = "key.pem"
+	identityFile    = "identity.pem"
 	caFile          = "ca.pem"
+	formerKeyFile   = "key.pem"
 	certificateFile = "certificate.pem"
 )
 
@@ -48,12 +49,11 @@ func openIdentity(ctx context.Context, config Config) (*identity, error) {
 	case err == nil && time.Now().Before(id.certificate.Leaf.NotAfter):
 		return id, nil
 	case err == nil && config.Token == "":
-		return nil, fmt.Errorf("the agent's certificate expired on %s; enrol again: make a token with `hodei token create` and give it with --token",
-			id.certificate.Leaf.NotAfter.Format(time.RFC3339))
+		return nil, id.expired()
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	case config.Token == "":
-		return nil, errors.New("this agent has no identity yet and no token to get one: make one with `hodei token create` and give it with --token")
+		return nil, errors.New("this agent has no identity yet and no token to get one: make one with `hodei token create` and give it with --token-file")
 	}
 	if err := id.enroll(ctx, config); err != nil {
 		return nil, err
@@ -61,8 +61,20 @@ func openIdentity(ctx context.Context, config Config) (*identity, error) {
 	return id, nil
 }
 
+// expired returns an error that says that the certificate has ended, once it has.
+func (id *identity) expired() error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if end := id.certificate.Leaf.NotAfter; !time.Now().Before(end) {
+		return fmt.Errorf("the agent's certificate expired on %s; enrol again: make a token with `hodei token create` and give it with --token-file",
+			end.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// load reads the identity. The error is os.ErrNotExist when there is none.
 func (id *identity) load() error {
-	pair, err := tls.LoadX509KeyPair(filepath.Join(id.dir, certificateFile), filepath.Join(id.dir, keyFile))
+	pair, err := id.loadPair()
 	if errors.Is(err, os.ErrNotExist) {
 		return os.ErrNotExist
 	}
@@ -77,8 +89,23 @@ func (id *identity) load() error {
 	if !roots.AppendCertsFromPEM(ca) {
 		return fmt.Errorf("%s holds no certificate; remove %s and enrol again with a new token", filepath.Join(id.dir, caFile), id.dir)
 	}
-	id.certificate, id.roots = pair, roots
+	id.certificate, id.roots, id.due = pair, roots, renewalTime(pair.Leaf)
 	return nil
+}
+
+func (id *identity) loadPair() (tls.Certificate, error) {
+	path := filepath.Join(id.dir, identityFile)
+	pair, err := tls.LoadX509KeyPair(path, path)
+	if errors.Is(err, os.ErrNotExist) {
+		return tls.LoadX509KeyPair(filepath.Join(id.dir, certificateFile), filepath.Join(id.dir, formerKeyFile))
+	}
+	return pair, err
+}
+
+// renewalTime is when two thirds of a certificate's life are over, and a little later, so that many agents do not ask at once.
+func renewalTime(leaf *x509.Certificate) time.Time {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	return leaf.NotBefore.Add(life*2/3 + rand.N(life/20+1)) //nolint:gosec // spreads load, hides nothing
 }
 
 // enroll trades the token for an identity. The server is known by the pin of its CA.
@@ -86,11 +113,7 @@ func (id *identity) enroll(ctx context.Context, config Config) error {
 	if config.CAPin == "" {
 		return errors.New("a token needs --ca-pin, by which the agent knows the right server; `hodei token create` prints both")
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	csr, err := request(key)
+	csr, err := id.request()
 	if err != nil {
 		return err
 	}
@@ -108,33 +131,25 @@ func (id *identity) enroll(ctx context.Context, config Config) error {
 		return fmt.Errorf("enrolling with %s: %w", config.ServerURL, explainRemote(err))
 	}
 	config.Logger.Info("enrolled", "worker", answer.GetWorkerId())
-	return id.store(key, answer.GetCertificateDer(), answer.GetCaDer())
+	return id.accept(answer.GetChainDer(), answer.GetRootsDer())
 }
 
-// checkPin verifies that the server's certificate was signed by the CA that the pin names.
-func checkPin(state tls.ConnectionState, pin string) error {
-	seen := "no CA at all"
-	for _, c := range state.PeerCertificates[1:] {
-		sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-		seen = "sha256:" + hex.EncodeToString(sum[:])
-		if seen != pin || !c.IsCA {
-			continue
-		}
-		roots := x509.NewCertPool()
-		roots.AddCert(c)
-		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: state.ServerName})
-		return err
+// accept stores the certificate that was asked for, with those between it and the root, and the roots, and takes it into use. After a
+// crash at any moment the former identity is there or the new one, whole.
+func (id *identity) accept(chainDER, rootsDER [][]byte) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	key := id.asked
+	if key == nil || len(chainDER) == 0 || len(rootsDER) == 0 {
+		return errors.New("the server sent a certificate that was not asked for, or a part of one")
 	}
-	return fmt.Errorf("the server shows %s and --ca-pin says %s: this is another server, or somebody is in between; "+
-		"take the pin from `hodei token create` on the right one", seen, pin)
-}
-
-func request(key *ecdsa.PrivateKey) ([]byte, error) {
-	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "hodei agent"}}, key)
-}
-
-// store writes a new identity and takes it into use.
-func (id *identity) store(key *ecdsa.PrivateKey, certificateDER, caDER []byte) error {
+	leaf, err := x509.ParseCertificate(chainDER[0])
+	if err != nil {
+		return fmt.Errorf("the server sent what is no certificate: %w", err)
+	}
+	if !key.PublicKey.Equal(leaf.PublicKey) {
+		return errors.New("the server sent a certificate for another key")
+	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return err
@@ -142,84 +157,47 @@ func (id *identity) store(key *ecdsa.PrivateKey, certificateDER, caDER []byte) e
 	if err := os.MkdirAll(id.dir, 0o700); err != nil {
 		return fmt.Errorf("making the folder for the agent's identity: %w", err)
 	}
-	for _, file := range []struct {
-		name, kind string
-		der        []byte
-	}{{keyFile, "PRIVATE KEY", keyDER}, {caFile, "CERTIFICATE", caDER}, {certificateFile, "CERTIFICATE", certificateDER}} {
-		if err := replaceFile(filepath.Join(id.dir, file.name), pem.EncodeToMemory(&pem.Block{Type: file.kind, Bytes: file.der})); err != nil {
-			return err
-		}
+	whole := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), certificatesPEM(chainDER)...)
+	if err := replaceFile(filepath.Join(id.dir, caFile), certificatesPEM(rootsDER)); err != nil {
+		return err
 	}
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	return id.load()
+	if err := replaceFile(filepath.Join(id.dir, identityFile), whole); err != nil {
+		return err
+	}
+	// Before it is used: whoever falls back to a former certificate after that counts as a double.
+	if err := syncFolder(id.dir); err != nil {
+		return err
+	}
+	if err := id.load(); err != nil {
+		return err
+	}
+	id.asked = nil
+	if id.again {
+		id.due = soon()
+	}
+	for _, name := range []string{certificateFile, formerKeyFile} {
+		_ = os.Remove(filepath.Join(id.dir, name)) // of an earlier version, not read any more
+	}
+	return nil
 }
 
-// tlsConfig is for the agent's connections: always with the newest certificate.
+func certificatesPEM(ders [][]byte) []byte {
+	var out bytes.Buffer
+	for _, der := range ders {
+		out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	return out.Bytes()
+}
+
+// tlsConfig is for the agent's connections: with the certificate and the roots of now.
 func (id *identity) tlsConfig() *tls.Config {
 	id.mu.Lock()
 	defer id.mu.Unlock()
+	certificate := id.certificate
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		RootCAs:    id.roots,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			id.mu.Lock()
-			defer id.mu.Unlock()
-			certificate := id.certificate
-			return &certificate, nil
-		},
+		MinVersion:                  tls.VersionTLS13,
+		RootCAs:                     id.roots,
+		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil },
 		DynamicRecordSizingDisabled: true,
 	}
-}
-
-// renewRetry is how long the agent waits after a renewal that failed.
-const renewRetry = time.Minute
-
-// keepFresh renews the certificate when two thirds of its life are over. The stream need not be opened anew: the next
-// connection uses the new one.
-func (id *identity) keepFresh(ctx context.Context, config Config) {
-	wait := id.renewIn()
-	for {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		if err := id.renew(ctx, config); err != nil {
-			config.Logger.Warn("the certificate was not renewed; trying again", "in", renewRetry, "error", err)
-			wait = renewRetry
-			continue
-		}
-		config.Logger.Log(ctx, slog.LevelInfo, "certificate renewed")
-		wait = id.renewIn()
-	}
-}
-
-func (id *identity) renewIn() time.Duration {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	leaf := id.certificate.Leaf
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	jitter := time.Duration(mathrand.Int64N(int64(life/20) + 1)) //nolint:gosec // spreads load, hides nothing
-	return max(time.Until(leaf.NotBefore.Add(life*2/3))+jitter, 0)
-}
-
-func (id *identity) renew(ctx context.Context, config Config) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	csr, err := request(key)
-	if err != nil {
-		return err
-	}
-	client := newConnectClient(config.ServerURL, id.tlsConfig())
-	defer client.close()
-	answer, err := hwpv1connect.NewWorkerServiceClient(client.client).RenewCertificate(ctx, &hwpv1.RenewCertificateRequest{CsrDer: csr})
-	if err != nil {
-		return explainRemote(err)
-	}
-	return id.store(key, answer.GetCertificateDer(), answer.GetCaDer())
 }

@@ -44,6 +44,8 @@ type jobAnswer struct {
 
 // jobSocket answers the processes of jobs. Who calls is known by the kernel's word for the process at the other end: only one that
 // belongs to a step that runs here is answered, and only about its own attempt.
+//
+// A number of a process may be another's by the time it is looked at, but where each attempt has a user of its own, not the user's.
 type jobSocket struct {
 	path     string
 	listener *net.UnixListener
@@ -55,6 +57,9 @@ type jobSocket struct {
 func openJobSocket(dir string, s *slots) *jobSocket {
 	path := filepath.Join(dir, "agent.sock")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err == nil && s.agent.config.users != nil {
+		err = os.Chmod(path, 0o666) //nolint:gosec // who may call is decided when they do
+	}
 	if err != nil {
 		s.agent.config.Logger.Warn("jobs cannot reach the agent to have further secrets masked", "error", err)
 		return nil
@@ -107,24 +112,24 @@ func (s *jobSocket) answer(conn *net.UnixConn) jobAnswer {
 
 // caller finds the attempt to which the process at the other end belongs.
 func (s *jobSocket) caller(conn *net.UnixConn) (*attempt, error) {
-	pid, err := peer(conn)
+	pid, uid, err := peer(conn)
 	if err != nil {
 		return nil, err
 	}
 	for _, t := range s.slots.all() {
-		if t.has(pid) {
+		if t.has(pid, uid) {
 			return t, nil
 		}
 	}
 	return nil, fmt.Errorf("process %d belongs to no step that runs here; only jobs may use this socket", pid)
 }
 
-// has reports whether a process belongs to the step that runs.
-func (t *attempt) has(pid int) bool {
+// has reports whether a process of a user belongs to the step that runs.
+func (t *attempt) has(pid int, uid uint32) bool {
 	t.mu.Lock()
 	process := t.process
 	t.mu.Unlock()
-	return process != nil && process.Has(pid)
+	return process != nil && (t.account == nil || t.account.UID == uid) && process.Has(pid)
 }
 
 // addMask has a further secret replaced in everything that the attempt writes from now on.

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer returns the id of the process at the other end.
-func peer(conn *net.UnixConn) (int, error) {
+// peer returns the process at the other end, and its user.
+func peer(conn *net.UnixConn) (pid int, uid uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var credentials *unix.Ucred
 	var problem error
@@ -22,7 +22,7 @@ func peer(conn *net.UnixConn) (int, error) {
 		err = problem
 	}
 	if err != nil {
-		return 0, fmt.Errorf("the kernel does not say which process calls: %w", err)
+		return 0, 0, fmt.Errorf("the kernel does not say which process calls: %w", err)
 	}
-	return int(credentials.Pid), nil
+	return int(credentials.Pid), credentials.Uid, nil
 }

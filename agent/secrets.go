@@ -2,8 +2,8 @@ package agent
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,28 +15,34 @@ import (
 
 // newPrivateDir makes the folder for what must not reach a disk, the files of secrets, and for the socket of jobs. It lies in
 // memory where the machine has a file system there, and else in the state folder.
-func newPrivateDir(stateDir string, logger *slog.Logger) (string, error) {
+func newPrivateDir(config Config) (*os.Root, error) {
 	if memory := memoryDir(); memory != "" {
-		dir := filepath.Join(memory, "hodei-agent-"+strconv.Itoa(os.Getuid())+"-"+instance(stateDir))
-		err := makeAnew(dir)
+		root, err := makeAnew(filepath.Join(memory, "hodei-agent-"+strconv.Itoa(os.Getuid())+"-"+instance(config.StateDir)), config.users)
 		if err == nil {
-			return dir, nil
+			return root, nil
 		}
-		logger.Warn("files with secrets are kept in the state folder and not in memory", "reason", err)
+		config.Logger.Warn("files with secrets are kept in the state folder and not in memory", "reason", err)
 	}
-	dir := filepath.Join(stateDir, "private")
-	return dir, makeAnew(dir)
+	return makeAnew(filepath.Join(config.StateDir, "private"), config.users)
 }
 
-// makeAnew makes a folder for the agent's user alone, without what a former life of the agent has left in it.
-func makeAnew(dir string) error {
+// makeAnew makes a folder of the agent's own, without what a former life of the agent has left in it.
+func makeAnew(dir string, u *users) (*os.Root, error) {
 	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("removing what a former agent has left of secrets: %w", err)
+		return nil, fmt.Errorf("removing what a former agent has left of secrets: %w", err)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil { // nobody else may have made it
-		return fmt.Errorf("making the folder for secrets: %w", err)
+	err := os.Mkdir(dir, 0o700) // nobody else may have made it
+	if err != nil {
+		return nil, fmt.Errorf("making the folder for secrets: %w", err)
 	}
-	return nil
+	root, err := os.OpenRoot(dir)
+	if err == nil {
+		err = root.Chmod(".", u.mode())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the folder for secrets: %w", err)
+	}
+	return root, nil
 }
 
 // maskSecrets has the secrets of all steps replaced in everything that the attempt writes.
@@ -76,36 +82,46 @@ func (t *attempt) secretEnv(i int, step *hwpv1.Step) ([]string, error) {
 	return env, nil
 }
 
-// secretFile writes a secret to a file that only the agent's user may read, and returns its path.
+// secretFile writes a secret to a file that only the step's user may read, and returns its path. The folders stay the agent's.
 func (t *attempt) secretFile(step int, s *hwpv1.StepSecret) (string, error) {
-	dir := filepath.Join(t.secretDir(), strconv.Itoa(step))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("making the folder for the secret %s: %w", s.GetName(), err)
+	root, dir := t.agent.private, t.secretDir()
+	for _, name := range []string{dir, filepath.Join(dir, strconv.Itoa(step))} {
+		err := root.Mkdir(name, 0o700)
+		if err == nil {
+			err = root.Chmod(name, t.agent.config.users.mode()) // whatever the agent's umask is
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return "", fmt.Errorf("making the folder for the secret %s: %w", s.GetName(), err)
+		}
 	}
-	path := filepath.Join(dir, s.GetEnv())
-	if err := os.WriteFile(path, s.GetValue(), 0o400); err != nil {
+	name := filepath.Join(dir, strconv.Itoa(step), s.GetEnv())
+	file, err := root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o400)
+	if err == nil {
+		_, err = file.Write(s.GetValue())
+		if user := t.user(); user != nil {
+			err = errors.Join(err, file.Chown(int(user.UID), int(user.GID)))
+		}
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
 		return "", fmt.Errorf("writing the secret %s to a file: %w", s.GetName(), err)
 	}
-	return path, nil
+	return filepath.Join(root.Name(), name), nil
 }
 
-// secretDir is where the files of the attempt's secrets lie. Epochs are numbers that no two attempts share.
-func (t *attempt) secretDir() string {
-	return filepath.Join(t.agent.privateDir, strconv.FormatUint(t.ref.GetEpoch(), 10))
-}
+// secretDir is where the files of the attempt's secrets lie, below the private folder. Epochs are numbers that no two attempts share.
+func (t *attempt) secretDir() string { return strconv.FormatUint(t.ref.GetEpoch(), 10) }
 
 // removeSecrets removes the files of the attempt's secrets.
-func (t *attempt) removeSecrets() {
+func (t *attempt) removeSecrets() error {
 	for _, step := range t.assign.GetSteps() {
 		for _, s := range step.GetSecrets() {
 			if s.GetFile() {
-				if err := os.RemoveAll(t.secretDir()); err != nil {
-					t.agent.config.Logger.Error("files of secrets could not be removed", "folder", t.secretDir(), "error", err)
-				}
-				return
+				return t.agent.private.RemoveAll(t.secretDir())
 			}
 		}
 	}
+	return nil
 }
 
 // clean replaces secrets in what is told about the end of a step.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -48,7 +49,8 @@ func (a *agent) keepConnected(ctx context.Context) {
 		if s.welcomed {
 			wait = shortestWait
 		}
-		a.config.Logger.Info("the connection to the server ended; connecting again", "server", a.config.ServerURL, "reason", explainRemote(err))
+		reason := cmp.Or(a.identity.expired(), explainRemote(err))
+		a.config.Logger.Info("the connection to the server ended; connecting again", "server", a.config.ServerURL, "reason", reason)
 		pause := time.NewTimer(s.reconnectAfter + rand.N(wait)) //nolint:gosec // spreads load, hides nothing
 		select {
 		case <-pause.C:
@@ -71,6 +73,7 @@ type session struct {
 	reconnectAfter time.Duration
 	cancel         context.CancelCauseFunc
 	pace           pace
+	pass           pass
 
 	mu   sync.Mutex // held while a frame is taken in
 	over bool
@@ -80,7 +83,11 @@ type session struct {
 func (s *session) run(ctx context.Context, client hwpv1connect.WorkerServiceClient) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := client.Connect(ctx)
+	streamCtx, err := s.pass.open(ctx, client)
+	if err != nil {
+		return err
+	}
+	stream, err := client.Connect(streamCtx)
 	if err != nil {
 		return err
 	}
@@ -206,6 +213,8 @@ func (a *agent) settle(attempts ...*attempt) {
 func (s *session) write(ctx context.Context) error {
 	ticker := time.NewTicker(s.heartbeat)
 	defer ticker.Stop()
+	renewal := time.NewTimer(s.untilRenewal())
+	defer renewal.Stop()
 	beat := true
 	for {
 		frame := &hwpv1.ConnectRequest{}
@@ -213,6 +222,14 @@ func (s *session) write(ctx context.Context) error {
 			beat = false
 			s.agent.lease.ask()
 			frame.Messages = append(frame.Messages, &hwpv1.AgentMessage{Payload: &hwpv1.AgentMessage_Heartbeat{Heartbeat: s.load.heartbeat()}})
+		}
+		if wish, err := s.agent.identity.renewal(); err != nil {
+			return err
+		} else if wish != nil {
+			frame.Messages = append(frame.Messages, wish)
+		}
+		if wish := s.pass.renewal(); wish != nil {
+			frame.Messages = append(frame.Messages, wish)
 		}
 		reports, messages := s.agent.outbox.next(frameMessages)
 		frame.Reports = reports
@@ -228,14 +245,21 @@ func (s *session) write(ctx context.Context) error {
 				continue
 			}
 		}
+		renewal.Reset(s.untilRenewal())
 		select {
 		case <-s.agent.wake:
+		case <-renewal.C:
 		case <-ticker.C:
 			beat = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// untilRenewal is how long until a certificate or an access token is to be asked for.
+func (s *session) untilRenewal() time.Duration {
+	return min(s.agent.identity.untilDue(), s.pass.untilDue())
 }
 
 func (s *session) send(frame *hwpv1.ConnectRequest) error {
@@ -318,6 +342,13 @@ func (s *session) handle(m *hwpv1.ServerMessage) error {
 		s.acknowledgeLog(p.LogAck)
 	case *hwpv1.ServerMessage_Heartbeat:
 		a.lease.answered()
+	case *hwpv1.ServerMessage_Certificate:
+		go a.renewed(p.Certificate) // it waits for the disk
+	case *hwpv1.ServerMessage_Token:
+		s.pass.take(p.Token)
+		a.signal() // the session's timer is for the former one
+	case *hwpv1.ServerMessage_RenewCertificate:
+		a.identity.hasten()
 	case *hwpv1.ServerMessage_Drain:
 		s.reconnectAfter = p.Drain.GetReconnectAfter().AsDuration()
 		return errServerDrains

@@ -108,6 +108,9 @@ func (s *slots) take(assigned []*hwpv1.Assign) []*attempt {
 			continue
 		}
 		t := newAttempt(s.agent, a, now)
+		if s.agent.config.users.ranged() {
+			t.stopped = make(chan struct{})
+		}
 		s.add(t)
 		taken = append(taken, t)
 	}

@@ -253,6 +253,18 @@ func (w *world) agent(name string, args ...string) *daemon {
 // agentWith starts an agent with variables of its own.
 func (w *world) agentWith(env []string, name string, args ...string) *daemon {
 	w.t.Helper()
+	secret, pin := w.token()
+	args = append([]string{
+		"--server", w.url, "--state-dir", filepath.Join(w.dir, "agent-"+name), "--name", name, "--token", secret, "--ca-pin", pin,
+	}, args...)
+	d := startDaemon(w.t, env, "hodei-agent", args...)
+	w.awaitWorker(name, "WORKER_STATE_READY")
+	return d
+}
+
+// token makes a token for an agent, and returns the hash of the CA with it.
+func (w *world) token() (secret, pin string) {
+	w.t.Helper()
 	var token struct {
 		Secret string `json:"secret"`
 		Pin    string `json:"ca_pin"`
@@ -260,12 +272,7 @@ func (w *world) agentWith(env []string, name string, args ...string) *daemon {
 	if err := json.Unmarshal([]byte(w.must("token", "create", "-o", "json")), &token); err != nil {
 		w.t.Fatal(err)
 	}
-	args = append([]string{
-		"--server", w.url, "--state-dir", filepath.Join(w.dir, "agent-"+name), "--name", name, "--token", token.Secret, "--ca-pin", token.Pin,
-	}, args...)
-	d := startDaemon(w.t, env, "hodei-agent", args...)
-	w.awaitWorker(name, "WORKER_STATE_READY")
-	return d
+	return token.Secret, token.Pin
 }
 
 func (w *world) awaitWorker(name, state string) {

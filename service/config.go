@@ -30,10 +30,22 @@ type Config struct {
 	// DiskReserve is how many bytes the disk of the embedded store keeps free: below it, new jobs are refused and output waits
 	// with the agents. Default 256 MiB, or a tenth of a disk that is smaller than ten times that; negative: none.
 	DiskReserve int64
+	// AgentCertificateLife is how long agents' certificates live; agents renew them after two thirds of it, and an agent that was off
+	// for the rest must enrol again. Default 24 hours; 5 seconds or more.
+	AgentCertificateLife time.Duration
 	// SecretsKey encrypts secrets in the store: 32 bytes in base64 or hexadecimal. Default: the key in SecretsKeyFile.
 	SecretsKey string
 	// SecretsKeyFile holds that key. Default: the file secrets.key in DataDir, which the first boot makes.
 	SecretsKeyFile string
+	// OIDC is the provider with which people log in. Default: none.
+	OIDC OIDC
+	// AuditCheckpoints is the file to which the signed checkpoints of the audit trail are appended; best on another machine's disk. Default:
+	// audit/checkpoints.jsonl in DataDir.
+	AuditCheckpoints string
+	// KeepAudit is how long records of the audit trail are kept. Default 0: for ever.
+	KeepAudit time.Duration
+	// Limits bound what the clients of the API may cost.
+	Limits Limits
 	// Version is shown in logs and telemetry.
 	Version string
 	// Logger takes the server's log. Default: none.
@@ -64,6 +76,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Limits = c.Limits.withDefaults(c.Logger)
 	if c.KeepEnded == 0 {
 		c.KeepEnded = defaultKeepEnded
 	}

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"net/http"
 	"time"
@@ -14,29 +13,30 @@ import (
 
 // newAPIServer sets the limits of the API's connections. Streams live for as long as an agent or a reader does, so there is
 // no limit on the time of reading and writing; pings find connections whose other end is gone.
-func newAPIServer(handler http.Handler, security *tls.Config, logger *slog.Logger) *http.Server {
+//
+// The listener makes the handshakes, so that the server gets connections of which it knows who is at the other end.
+func newAPIServer(handler http.Handler, limits *Limits, logger *slog.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // curl and browsers without HTTP/2 for unary calls
 	protocols.SetHTTP2(true)
 	server := &http.Server{
 		Handler:           handler,
-		TLSConfig:         security,
 		Protocols:         protocols,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		ReadHeaderTimeout: limits.HeaderTime,
+		IdleTimeout:       limits.IdleTime,
+		MaxHeaderBytes:    limits.HeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          1000,
+			MaxConcurrentStreams:          limits.Streams,
 			MaxReadFrameSize:              64 << 10,
 			MaxReceiveBufferPerStream:     256 << 10,
 			MaxReceiveBufferPerConnection: 4<<20 - 1, // so that one stream that is not read cannot hold up the others
 			SendPingTimeout:               15 * time.Second,
 			PingTimeout:                   10 * time.Second,
-			WriteByteTimeout:              30 * time.Second,
+			WriteByteTimeout:              limits.WriteTime,
 		},
 	}
-	h2.Configure(server)
+	h2.Configure(server, limits.strangers())
 	return server
 }
 

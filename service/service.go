@@ -16,8 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hodei-jobs/hodei/service/api"
+	"github.com/hodei-jobs/hodei/service/audit"
 	"github.com/hodei-jobs/hodei/service/bus"
 	"github.com/hodei-jobs/hodei/service/fleet"
+	"github.com/hodei-jobs/hodei/service/gate"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/logs"
@@ -47,14 +49,18 @@ type Server struct {
 	config    Config
 	store     store.Store
 	failed    <-chan struct{} // closed when the store takes no more writes; nil: it never says so
+	records   *records
 	authority *identity.Authority
 	tokens    *identity.Tokens
+	identity  identities
+	trail     *audit.Keeper
 	secrets   *secrets.Secrets
 	jobs      *orchestrator.Orchestrator
 	fleet     *fleet.Fleet
 	logs      *logs.Service
 	retention *retention.Keeper
 	telemetry *telemetry.Telemetry
+	metrics   *telemetry.Metrics
 	disk      *diskGuard // nil: the store is not on a disk of this server, or is not watched
 	api, ops  *http.Server
 	listener  net.Listener
@@ -86,7 +92,9 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}
-	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), s.config.Hosts, time.Now); err != nil {
+	if s.authority, err = identity.OpenAuthority(filepath.Join(dir, "tls"), identity.AuthorityConfig{
+		Hosts: s.config.Hosts, Now: time.Now, AgentLife: s.config.AgentCertificateLife,
+	}); err != nil {
 		return err
 	}
 	if s.telemetry, err = telemetry.Setup(ctx, "hodei", s.config.Version); err != nil {
@@ -96,9 +104,10 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tokens = identity.NewTokens(s.store, time.Now)
+	s.records = &records{Jobs: s.store, Records: s.store}
+	s.tokens = identity.NewTokens(s.records, time.Now)
 	s.logs = logs.New(s.store, metrics, s.config.Logger)
-	s.retention = retention.New(s.store, s.logs, time.Now, s.config.Logger)
+	s.retention = retention.New(s.records, s.logs, time.Now, s.config.Logger)
 	s.watchDisk()
 	if err := s.openSecrets(); err != nil {
 		return err
@@ -114,6 +123,10 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.fleet.Attach(s.jobs)
+	s.records.Committer, s.metrics = s.jobs, metrics
+	if err := s.openIdentities(ctx); err != nil {
+		return err
+	}
 	if err := metrics.Observe(s.snapshot); err != nil {
 		return err
 	}
@@ -156,7 +169,7 @@ func (s *Server) openSecrets() error {
 	default:
 		key, err = secrets.OpenKeyFile(filepath.Join(s.config.DataDir, "secrets.key"), true)
 	}
-	s.secrets = secrets.New(s.store, key, time.Now, s.config.Logger)
+	s.secrets = secrets.New(s.records, key, time.Now, s.config.Logger)
 	return err
 }
 
@@ -173,15 +186,19 @@ func (s *Server) watchDisk() {
 }
 
 func (s *Server) serveHandlers() error {
-	handler, err := api.NewHandler(api.Config{
-		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Tokens: s.tokens, Secrets: s.secrets, Retention: s.retention,
-		Enrolment: identity.NewEnrolment(s.authority, s.tokens), CAPin: s.authority.Pin(),
-		Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
+	handlers, err := api.New(api.Config{
+		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Secrets: s.secrets, Retention: s.retention, Trail: s.trail,
+		Authority: s.authority, Enrolment: s.identity.enrolment, Tokens: s.tokens, Credentials: s.identity.credentials,
+		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider,
+		Calls: s.config.Limits.calls(s.metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {
 		return err
 	}
-	s.api = newAPIServer(handler, s.authority.ServerTLS(), s.config.Logger)
+	s.identity.api = handlers
+	s.listener = gate.New(s.listener, s.authority.ServerTLS(s.identity.checkCertificate), s.config.Limits.Connections,
+		func(why gate.Reason) { s.metrics.ConnectionRefused(string(why)) }, s.config.Logger)
+	s.api = newAPIServer(handlers, &s.config.Limits, s.config.Logger)
 	s.ops = newOpsServer(telemetry.OperationsHandler(s.telemetry.Registry, s.ready))
 	return nil
 }
@@ -259,8 +276,8 @@ func (s *Server) Run(ctx context.Context) error {
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngine()
 	var parts errgroup.Group
-	fatal := make(chan error, 4)
-	for _, part := range []func(context.Context) error{s.jobs.Run, s.logs.Run, s.expire, s.disk.run} {
+	fatal := make(chan error, 6)
+	for _, part := range []func(context.Context) error{s.jobs.Run, s.logs.Run, s.expire, s.disk.run, s.identity.credentials.Run, s.trail.Run} {
 		parts.Go(func() error {
 			err := part(engine)
 			if err != nil {
@@ -269,7 +286,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		})
 	}
-	group.Go(func() error { return serve(func() error { return s.api.ServeTLS(s.listener, "", "") }) })
+	group.Go(func() error { return serve(func() error { return s.api.Serve(s.listener) }) })
 	if s.opsListen != nil {
 		group.Go(func() error { return serve(func() error { return s.ops.Serve(s.opsListen) }) })
 	}

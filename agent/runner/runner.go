@@ -21,6 +21,7 @@ type Command struct {
 	Argv []string // the program and its arguments
 	Env  []string // the whole environment, KEY=VALUE; its PATH finds the program
 	Dir  string   // where it starts
+	User *User    // nil: the agent's own
 	// Prepare, when it is not nil, fills in what is costly to make: ID, Env, Dir, Stdout and Stderr. A runner that starts
 	// nothing need not call it.
 	Prepare          func(*Command) error
@@ -28,6 +29,13 @@ type Command struct {
 	Terminal         *Terminal     // nil: none; standard input is empty, and the outputs are pipes
 	Grace            time.Duration // between SIGTERM and SIGKILL
 	MemoryLimitBytes int64         // 0: none
+}
+
+// User is the user that a step runs as. None of its processes has a privilege or can get one. All that the step is given to use
+// becomes the user's: its outputs, its terminal.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // the supplementary ones
 }
 
 // Terminal is the pseudo-terminal of a step. It is the controlling terminal of the step's processes and their standard input,

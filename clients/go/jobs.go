@@ -234,9 +234,12 @@ func (c *Client) Drain(ctx context.Context, id string, resume bool) (*hodeiv1.Wo
 	return worker, err
 }
 
-// CreateToken makes a token with which agents enrol. It is not repeated when it fails: the secret may have been made.
-func (c *Client) CreateToken(ctx context.Context, ttl time.Duration, maxUses int32, labels map[string]string) (*adminv1.CreateTokenResponse, error) {
-	request := &adminv1.CreateTokenRequest{MaxUses: maxUses, Labels: labels}
+// CreateToken makes a token with which agents enrol that get jobs of these queues alone ("namespace/queue" or "namespace/*"; none: all).
+// It is not repeated when it fails: the secret may have been made.
+func (c *Client) CreateToken(
+	ctx context.Context, ttl time.Duration, maxUses int32, labels map[string]string, queues ...string,
+) (*adminv1.CreateTokenResponse, error) {
+	request := &adminv1.CreateTokenRequest{MaxUses: maxUses, Labels: labels, Queues: queues}
 	if ttl > 0 {
 		request.Ttl = durationpb.New(ttl)
 	}

@@ -25,9 +25,9 @@ var version = "dev" //nolint:gochecknoglobals // the linker needs a variable
 const usage = `hodei-agent runs jobs on this machine for a Hodei server.
 
 Usage:
-  hodei-agent --server https://HOST:7443 --token TOKEN --ca-pin sha256:...   the first time; ` + "`hodei token create`" + ` prints it
-  hodei-agent --server https://HOST:7443                                     afterwards
-  hodei-agent mask add [--name NAME] < FILE                                  inside a job: mask a further secret in its output
+  hodei-agent --server https://HOST:7443 --ca-pin sha256:... --token-file FILE   the first time; ` + "`hodei token create`" + ` prints it
+  hodei-agent --server https://HOST:7443                                         afterwards
+  hodei-agent mask add [--name NAME] < FILE                                      inside a job: mask a further secret in its output
 
 Every flag can be set by a variable: HODEI_AGENT_ and its name, for example HODEI_AGENT_STATE_DIR.
 
@@ -58,8 +58,8 @@ func run(args []string) error {
 	}
 	flags.StringVar(&config.ServerURL, "server", "", "address of the server's API")
 	flags.StringVar(&config.StateDir, "state-dir", defaultStateDir(), "folder for the agent's identity and what waits to be sent")
-	flags.StringVar(&config.Token, "token", "", "enrolment token, for the first start")
-	tokenFile := flags.String("token-file", "", "file with the enrolment token")
+	flags.StringVar(&config.Token, "token", "", "enrolment token, for the first start; seen in the list of processes, so better --token-file")
+	tokenFile := flags.String("token-file", "", "file with the enrolment token; - for the standard input")
 	flags.StringVar(&config.CAPin, "ca-pin", "", "hash of the server's CA, for the first start")
 	flags.StringVar(&config.Name, "name", "", "name of the worker (default: the host's name)")
 	flags.Func("label", "label for constraints, KEY=VALUE; may be repeated", func(s string) error {
@@ -74,6 +74,7 @@ func run(args []string) error {
 		config.Taints = append(config.Taints, strings.Split(s, ",")...)
 		return nil
 	})
+	flags.StringVar(&config.RunAs, "run-as", "", "run jobs as another user: a name, a UID, or a range of UIDs, one for each job: 200000-200063")
 	extras := map[string]int32{}
 	flags.Func("extra", "named extra for jobs, for example gpu=2; may be repeated", func(s string) error { return readExtras(extras, s) })
 	cpus := flags.Float64("cpus", 0, "CPUs for jobs (default: all)")
@@ -95,11 +96,10 @@ func run(args []string) error {
 	config.Capacity = agent.Capacity{MilliCPU: int32(*cpus * 1000), MemoryMiB: int32(*memory), Extras: extras, Slots: int32(*slots)}
 	config.SpoolLimitBytes = *spool << 20
 	if *tokenFile != "" {
-		data, err := os.ReadFile(*tokenFile)
-		if err != nil {
-			return fmt.Errorf("reading the token: %w", err)
+		var err error
+		if config.Token, err = agent.ReadToken(*tokenFile, os.Stdin); err != nil {
+			return err
 		}
-		config.Token = strings.TrimSpace(string(data))
 	}
 	config.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if *format == "json" {

@@ -21,14 +21,14 @@ func newAgent() *cobra.Command {
 	var extras map[string]int
 	var cpus float64
 	var spoolMiB int64
-	var format, level, steps string
+	var format, level, steps, tokenFile string
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Make this machine a worker",
 		Long: `Agent dials the server and runs its jobs; nothing listens on this machine. The first time it needs a token, which
 "hodei token create" prints with the whole command. The first SIGTERM or Ctrl-C takes no new jobs and waits for those that
 run; the second ends them. The small program hodei-agent does the same.`,
-		Example: "hodei agent --server https://hodei.example.com:7443 --token hat_... --ca-pin sha256:...",
+		Example: "hodei agent --server https://hodei.example.com:7443 --ca-pin sha256:... --token-file token",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -37,6 +37,11 @@ run; the second ends them. The small program hodei-agent does the same.`,
 			}
 			if config.Labels, err = pairs("--label", labels); err != nil {
 				return err
+			}
+			if tokenFile != "" {
+				if config.Token, err = agent.ReadToken(tokenFile, cmd.InOrStdin()); err != nil {
+					return err
+				}
 			}
 			if config.Runner, err = runnerNamed(steps); err != nil {
 				return err
@@ -57,11 +62,13 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags := cmd.Flags()
 	flags.StringVar(&config.ServerURL, "server", "", "address of the server's API")
 	flags.StringVar(&config.StateDir, "state-dir", defaultDataDir("agent"), "folder for the agent's identity and what waits to be sent")
-	flags.StringVar(&config.Token, "token", "", "enrolment token, for the first start")
+	flags.StringVar(&config.Token, "token", "", "enrolment token, for the first start; seen in the list of processes, so better --token-file")
+	flags.StringVar(&tokenFile, "token-file", "", "file with the enrolment token; - for the standard input")
 	flags.StringVar(&config.CAPin, "ca-pin", "", "hash of the server's CA, for the first start")
 	flags.StringVar(&config.Name, "name", "", "name of the worker (default: the host's name)")
 	flags.StringArrayVar(&labels, "label", nil, "label for constraints, KEY=VALUE; may be repeated")
 	flags.StringSliceVar(&config.Taints, "taint", nil, "take only jobs that tolerate it, NAME; may be repeated")
+	flags.StringVar(&config.RunAs, "run-as", "", "run jobs as another user: a name, a UID, or a range of UIDs, one for each job: 200000-200063")
 	flags.StringToIntVar(&extras, "extra", nil, "named extra for jobs, for example gpu=2; may be repeated")
 	flags.Float64Var(&cpus, "cpus", 0, "CPUs for jobs (default: all)")
 	flags.Int32Var(&config.Capacity.MemoryMiB, "memory-mib", 0, "memory for jobs in MiB (default: all)")

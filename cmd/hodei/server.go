@@ -56,8 +56,12 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 	flags.IntVar(&config.MaxUnfinishedJobs, "max-unfinished-jobs", 0, "refuse submits beyond this many (default 1000000)")
 	flags.Int64Var(&reserveMiB, "disk-reserve", 0,
 		"MiB to keep free on the disk: below, new jobs and output wait (default 256, or a tenth of a small disk; -1 for none)")
+	flags.DurationVar(&config.AgentCertificateLife, "agent-certificate-life", 0,
+		"how long agents' certificates live; they renew themselves (default 24h)")
 	flags.StringVar(&config.SecretsKeyFile, "secrets-key-file", "",
 		"file with the key that encrypts secrets (default: DATA-DIR/secrets.key, made at the first start); or the key itself in HODEI_SECRETS_KEY")
+	addLimitFlags(flags, &config.Limits)
+	addAccessFlags(flags, &config)
 	addLogFlags(cmd, &format, &level)
 	return cmd
 }

@@ -35,7 +35,7 @@ func workerFromRegister(id job.WorkerID, enrolled identity.EnrolledWorker, r *hw
 	return job.Worker{
 		ID: id, Name: enrolled.Name, Labels: labels, Capabilities: capabilities, AgentVersion: text(r.GetAgentVersion()), BootID: text(r.GetBootId()),
 		Capacity: job.Resources{MilliCPU: capacity.GetMilliCpu(), MemoryMiB: capacity.GetMemoryMib(), Extras: extras(capacity.GetExtras())},
-		Slots:    capacity.GetSlots(), Dial: r.GetDial(), Taints: slices.Compact(taints),
+		Slots:    capacity.GetSlots(), Dial: r.GetDial(), Taints: slices.Compact(taints), Queues: enrolled.Queues,
 	}
 }
 
@@ -93,6 +93,16 @@ func messageToProto(m fleet.Message) *hwpv1.ServerMessage {
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Drain{Drain: &hwpv1.ServerDrain{
 			ReconnectAfter: durationpb.New(m.ReconnectAfter),
 		}}}
+	case fleet.Certificate:
+		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Certificate{Certificate: &hwpv1.Certificate{
+			ChainDer: m.Chain, RootsDer: m.Roots,
+		}}}
+	case fleet.AccessToken:
+		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Token{Token: &hwpv1.AccessToken{
+			Token: m.Token, ExpireTime: timestamp(m.Expires),
+		}}}
+	case fleet.RenewCertificate:
+		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_RenewCertificate{RenewCertificate: &hwpv1.RenewCertificate{}}}
 	default:
 		return &hwpv1.ServerMessage{Payload: &hwpv1.ServerMessage_Heartbeat{Heartbeat: &hwpv1.ServerHeartbeat{}}}
 	}

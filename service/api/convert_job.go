@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"math"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -56,13 +57,12 @@ func stepStatusToProto(name string, s *job.StepStatus) *hodeiv1.StepStatus {
 	return p
 }
 
-func filterFromProto(p *hodeiv1.JobFilter) store.Filter {
-	f := store.Filter{Namespace: p.GetNamespace(), Queue: p.GetQueue(), Name: p.GetName(), Labels: p.GetLabels()}
-	switch f.Namespace {
-	case "":
-		f.Namespace = job.DefaultNamespace
-	case "*":
-		f.Namespace = ""
+// filterFromProto returns the filter, within what the caller may see.
+func filterFromProto(ctx context.Context, p *hodeiv1.JobFilter) (store.Filter, error) {
+	f := store.Filter{Queue: p.GetQueue(), Name: p.GetName(), Labels: p.GetLabels()}
+	var err error
+	if f.Namespaces, err = reach(ctx, p.GetNamespace()); err != nil {
+		return f, err
 	}
 	for _, s := range p.GetStates() {
 		f.States = append(f.States, job.State(s))
@@ -74,7 +74,7 @@ func filterFromProto(p *hodeiv1.JobFilter) store.Filter {
 		}
 		f.IDs = append(f.IDs, id)
 	}
-	return f
+	return f, nil
 }
 
 func workerToProto(w *job.Worker) *hodeiv1.Worker {

@@ -22,6 +22,8 @@ type frameContent struct {
 	heartbeat bool
 	used      job.Resources
 	drain     *hwpv1.Drain
+	csr       []byte // of the last wish for a certificate; empty: none
+	token     bool   // a wish for an access token
 }
 
 // add takes one message in. A message that no agent may send ends the session; one that this server does not know yet, from
@@ -39,6 +41,10 @@ func (f *frameContent) add(m *hwpv1.AgentMessage) error {
 		return f.addEnd(p.LogEnd)
 	case *hwpv1.AgentMessage_Drain:
 		f.drain = p.Drain
+	case *hwpv1.AgentMessage_CertificateRequest:
+		f.csr = p.CertificateRequest.GetCsrDer()
+	case *hwpv1.AgentMessage_TokenRequest:
+		f.token = true
 	}
 	return nil
 }

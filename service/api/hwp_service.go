@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
@@ -22,26 +25,45 @@ const frameLimit = 256
 
 // hwpService serves hwp.v1.WorkerService.
 type hwpService struct {
+	gate      *gate
 	fleet     *fleet.Fleet
 	enrolment *identity.Enrolment
+	logger    *slog.Logger
 }
 
 func (s *hwpService) Enroll(ctx context.Context, req *hwpv1.EnrollRequest) (*hwpv1.EnrollResponse, error) {
-	id, certificate, err := s.enrolment.Enroll(ctx, identity.EnrollRequest{Token: req.GetToken(), CSR: req.GetCsrDer(), Name: req.GetName()})
+	var id job.WorkerID
+	var issued identity.Issued
+	err := s.gate.tryLogin(callOf(ctx), "", func() (err error) {
+		id, issued, err = s.enrolment.Enroll(ctx, identity.EnrollRequest{Token: req.GetToken(), CSR: req.GetCsrDer(), Name: req.GetName()})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &hwpv1.EnrollResponse{WorkerId: string(id), CertificateDer: certificate, CaDer: s.enrolment.CADER()}, nil
+	return &hwpv1.EnrollResponse{WorkerId: string(id), ChainDer: issued.Chain, RootsDer: issued.Roots}, nil
 }
 
-func (s *hwpService) RenewCertificate(
-	ctx context.Context, req *hwpv1.RenewCertificateRequest,
-) (*hwpv1.RenewCertificateResponse, error) {
-	certificate, err := s.enrolment.Renew(ctx, principal(ctx).Worker, req.GetCsrDer())
+// Authenticate gives an agent that has proved its key the token that Connect asks for.
+func (s *hwpService) Authenticate(ctx context.Context, _ *hwpv1.AuthenticateRequest) (*hwpv1.AuthenticateResponse, error) {
+	if _, err := s.enrolment.Worker(ctx, principal(ctx).Worker); err != nil {
+		return nil, err
+	}
+	token, expires, err := s.gate.agentToken(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &hwpv1.RenewCertificateResponse{CertificateDer: certificate, CaDer: s.enrolment.CADER()}, nil
+	return &hwpv1.AuthenticateResponse{Token: &hwpv1.AccessToken{Token: token, ExpireTime: timestamp(expires)}}, nil
+}
+
+// agentToken issues an access token to the agent that calls. It does not outlast the certificate of the connection.
+func (g *gate) agentToken(ctx context.Context) (token string, expires time.Time, err error) {
+	c := callOf(ctx)
+	if !g.now().Before(c.certificateEnds) {
+		return "", time.Time{}, job.Errorf(job.CodeUnauthenticated, job.ReasonUnauthenticated,
+			"the certificate of the connection has expired; connect again with the one that followed it")
+	}
+	return g.accessTokens.Issue(c.caller, c.certificate, c.certificateEnds)
 }
 
 // Connect runs a session: this goroutine reads and hands on, another one writes.
@@ -61,7 +83,10 @@ func (s *hwpService) Connect(ctx context.Context, stream hwpv1connect.WorkerServ
 	}()
 	frames := make(chan readResult)
 	go read(ctx, stream, frames)
-	err = receive(ctx, session, first, frames)
+	c := &connection{gate: s.gate, session: session, renewals: renewals{
+		enrolment: s.enrolment, worker: principal(ctx).Worker, session: session, entry: callOf(ctx).entry, logger: s.logger,
+	}}
+	err = c.receive(ctx, first, frames)
 	session.Close()
 	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, context.Canceled) && !errors.Is(writeErr, io.EOF) {
 		return writeErr
@@ -87,17 +112,45 @@ func (s *hwpService) open(
 			"the agent speaks version %d of the worker protocol and this server version %d; install an agent of the server's version",
 			v, protocolVersion)
 	}
-	record, err := s.enrolment.Worker(ctx, principal(ctx).Worker)
-	if err != nil {
-		return nil, nil, err
-	}
 	refs, err := refsFromProto(register.GetAttempts())
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := s.fleet.Open(ctx, workerFromRegister(principal(ctx).Worker, record, register), refs, register.GetForgetful())
+	sighting, err := sightingOf(ctx, register)
+	if err != nil {
+		return nil, nil, err
+	}
+	record, err := s.enrolment.Seen(ctx, sighting)
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := s.fleet.Open(ctx, workerFromRegister(sighting.Worker, record, register), refs, register.GetForgetful())
+	if err != nil {
+		return nil, nil, err
+	}
+	// After Open, so that a rotation either finds the session or has come before this.
+	if s.enrolment.Opened(sighting) {
+		session.Push(fleet.RenewCertificate{})
+	}
 	frame.Messages = messages[1:]
-	return session, frame, err
+	return session, frame, nil
+}
+
+// sightingOf gathers what shows whether two agents have the same identity.
+func sightingOf(ctx context.Context, register *hwpv1.Register) (identity.Sighting, error) {
+	info, _ := connecthttp.ServerInfoForContext(ctx)
+	state := info.TLS()
+	if state == nil || len(state.VerifiedChains) == 0 { // the access rule does not let it come so far
+		return identity.Sighting{}, job.Errorf(job.CodeUnauthenticated, job.ReasonUnauthenticated, "a session needs an agent's certificate")
+	}
+	return identity.SightingOf(principal(ctx).Worker, state.VerifiedChains[0], register.GetBootId(), register.GetDial()), nil
+}
+
+// connection is an agent's stream after it was opened.
+type connection struct {
+	gate     *gate
+	session  *fleet.Session
+	renewals renewals
 }
 
 // write sends what the session has to say, as much as is ready in one frame.
@@ -139,8 +192,8 @@ func read(ctx context.Context, stream hwpv1connect.WorkerServiceConnectServerStr
 	}
 }
 
-func receive(ctx context.Context, session *fleet.Session, first *hwpv1.ConnectRequest, frames <-chan readResult) error {
-	if err := take(ctx, session, first); err != nil {
+func (c *connection) receive(ctx context.Context, first *hwpv1.ConnectRequest, frames <-chan readResult) error {
+	if err := c.take(ctx, first); err != nil {
 		return err
 	}
 	for {
@@ -152,7 +205,7 @@ func receive(ctx context.Context, session *fleet.Session, first *hwpv1.ConnectRe
 			if r.err != nil {
 				return connect.NewError(connect.CodeUnavailable, "the agent's stream broke").WithCause(r.err)
 			}
-			if err := take(ctx, session, r.frame); err != nil {
+			if err := c.take(ctx, r.frame); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -162,7 +215,7 @@ func receive(ctx context.Context, session *fleet.Session, first *hwpv1.ConnectRe
 }
 
 // take hands the content of a frame on, gathered by what it is about.
-func take(ctx context.Context, session *fleet.Session, frame *hwpv1.ConnectRequest) error {
+func (c *connection) take(ctx context.Context, frame *hwpv1.ConnectRequest) error {
 	var f frameContent
 	if err := f.addReports(frame.GetReports()); err != nil {
 		return err
@@ -172,23 +225,34 @@ func take(ctx context.Context, session *fleet.Session, frame *hwpv1.ConnectReque
 			return err
 		}
 	}
+	if len(f.csr) > 0 {
+		c.renewals.want(ctx, f.csr)
+	}
+	if f.token {
+		token, expires, err := c.gate.agentToken(ctx)
+		if err != nil {
+			return err
+		}
+		extend(ctx, expires)
+		c.session.Push(fleet.AccessToken{Token: token, Expires: expires})
+	}
 	if len(f.chunks)+len(f.ends) > 0 {
-		if err := session.Append(f.chunks, f.ends); err != nil {
+		if err := c.session.Append(f.chunks, f.ends); err != nil {
 			return err
 		}
 	}
 	if len(f.reports) > 0 {
-		if err := session.Report(ctx, f.reports); err != nil {
+		if err := c.session.Report(ctx, f.reports); err != nil {
 			return err
 		}
 	}
 	if f.heartbeat {
-		if err := session.Heartbeat(ctx, f.used); err != nil {
+		if err := c.session.Heartbeat(ctx, f.used); err != nil {
 			return err
 		}
 	}
 	if f.drain != nil {
-		return session.AgentDrains(ctx, !f.drain.GetResume())
+		return c.session.AgentDrains(ctx, !f.drain.GetResume())
 	}
 	return nil
 }

@@ -22,6 +22,9 @@ const defaultPageSize = 50
 type jobService struct{ jobs *orchestrator.Orchestrator }
 
 func (s *jobService) SubmitJob(ctx context.Context, req *hodeiv1.SubmitJobRequest) (*hodeiv1.SubmitJobResponse, error) {
+	if _, err := within(ctx, req.GetSpec().GetNamespace()); err != nil {
+		return nil, err
+	}
 	if req.GetValidateOnly() {
 		j, err := s.jobs.Validate(ctx, specFromProto(req.GetSpec()))
 		if err != nil {
@@ -44,6 +47,11 @@ func (s *jobService) SubmitJob(ctx context.Context, req *hodeiv1.SubmitJobReques
 }
 
 func (s *jobService) SubmitJobs(ctx context.Context, req *hodeiv1.SubmitJobsRequest) (*hodeiv1.SubmitJobsResponse, error) {
+	for _, r := range req.GetRequests() {
+		if _, err := within(ctx, r.GetSpec().GetNamespace()); err != nil {
+			return nil, err
+		}
+	}
 	submissions, err := submissionsFromProto(req)
 	if err != nil {
 		return nil, err
@@ -133,11 +141,7 @@ func hasMaps(r *hodeiv1.SubmitJobRequest) bool {
 }
 
 func (s *jobService) GetJob(ctx context.Context, req *hodeiv1.GetJobRequest) (*hodeiv1.GetJobResponse, error) {
-	id, err := job.ParseID(req.GetId())
-	if err != nil {
-		return nil, err
-	}
-	j, err := s.jobs.Get(ctx, id)
+	j, err := s.find(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +150,16 @@ func (s *jobService) GetJob(ctx context.Context, req *hodeiv1.GetJobRequest) (*h
 		return nil, err
 	}
 	return &hodeiv1.GetJobResponse{Job: jobs[0]}, nil
+}
+
+// find returns the job with an id, if the caller may see it.
+func (s *jobService) find(ctx context.Context, id string) (job.Job, error) {
+	parsed, err := job.ParseID(id)
+	if err != nil {
+		return job.Job{}, err
+	}
+	j, err := s.jobs.Get(ctx, parsed)
+	return visible(ctx, j, err)
 }
 
 func (s *jobService) toProto(ctx context.Context, jobs []job.Job) ([]*hodeiv1.Job, error) {
@@ -173,7 +187,11 @@ func (s *jobService) ListJobs(ctx context.Context, req *hodeiv1.ListJobsRequest)
 	if size == 0 {
 		size = defaultPageSize
 	}
-	jobs, err := s.jobs.List(ctx, filterFromProto(req.GetFilter()), before, size)
+	filter, err := filterFromProto(ctx, req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := s.jobs.List(ctx, filter, before, size)
 	if err != nil {
 		return nil, err
 	}
@@ -188,12 +206,12 @@ func (s *jobService) ListJobs(ctx context.Context, req *hodeiv1.ListJobsRequest)
 }
 
 func (s *jobService) CancelJob(ctx context.Context, req *hodeiv1.CancelJobRequest) (*hodeiv1.CancelJobResponse, error) {
-	request := job.CancelRequest{Actor: principal(ctx).String(), Reason: req.GetReason(), Force: req.GetForce()}
-	id, err := job.ParseID(req.GetId())
+	j, err := s.find(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
-	j, err := s.jobs.Cancel(ctx, id, req.GetStep(), request)
+	p := principal(ctx)
+	j, err = s.jobs.Cancel(ctx, j.ID, req.GetStep(), job.CancelRequest{Actor: p.String(), Reason: req.GetReason(), Force: req.GetForce()})
 	if err != nil {
 		return nil, err
 	}
@@ -201,11 +219,12 @@ func (s *jobService) CancelJob(ctx context.Context, req *hodeiv1.CancelJobReques
 }
 
 func (s *jobService) ReleaseJob(ctx context.Context, req *hodeiv1.ReleaseJobRequest) (*hodeiv1.ReleaseJobResponse, error) {
-	id, err := job.ParseID(req.GetId())
+	j, err := s.find(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
-	j, err := s.jobs.Release(ctx, id)
+	about(ctx, j.ID.String())
+	j, err = s.jobs.Release(ctx, j.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -214,17 +233,20 @@ func (s *jobService) ReleaseJob(ctx context.Context, req *hodeiv1.ReleaseJobRequ
 
 func (s *jobService) ExplainJob(ctx context.Context, req *hodeiv1.ExplainJobRequest) (*hodeiv1.ExplainJobResponse, error) {
 	if spec := req.GetSpec(); spec != nil {
+		if _, err := within(ctx, spec.GetNamespace()); err != nil {
+			return nil, err
+		}
 		j, e, err := s.jobs.ExplainSpec(ctx, specFromProto(spec))
 		if err != nil {
 			return nil, err
 		}
 		return explanationToProto(&j, &e), nil
 	}
-	id, err := job.ParseID(req.GetId())
+	j, err := s.find(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
-	j, e, err := s.jobs.Explain(ctx, id)
+	j, e, err := s.jobs.Explain(ctx, j.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +258,11 @@ func (s *jobService) ExplainJob(ctx context.Context, req *hodeiv1.ExplainJobRequ
 }
 
 func (s *jobService) WatchJobs(ctx context.Context, req *hodeiv1.WatchJobsRequest, stream hodeiv1connect.JobServiceWatchJobsServerStream) error {
-	return s.jobs.Watch(ctx, filterFromProto(req.GetFilter()), req.GetResumeToken(), func(c orchestrator.Change) error {
+	filter, err := filterFromProto(ctx, req.GetFilter())
+	if err != nil {
+		return err
+	}
+	return s.jobs.Watch(ctx, filter, req.GetResumeToken(), func(c orchestrator.Change) error {
 		res := &hodeiv1.WatchJobsResponse{
 			ResumeToken: c.ResumeToken, InitialComplete: c.InitialComplete, ServerTime: timestamppb.New(time.Now()),
 		}

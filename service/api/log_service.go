@@ -28,10 +28,13 @@ func (s *logService) job(ctx context.Context, id string, attempt int32) (job.Job
 		return job.Job{}, store.LogRef{}, err
 	}
 	j, err := s.jobs.Get(ctx, parsed)
+	if j, err = visible(ctx, j, err); err != nil {
+		return job.Job{}, store.LogRef{}, err
+	}
 	if attempt == 0 {
 		attempt = max(j.Attempt, 1)
 	}
-	return j, store.LogRef{Job: parsed, Attempt: attempt}, err
+	return j, store.LogRef{Job: parsed, Attempt: attempt}, nil
 }
 
 func (s *logService) TailLogs(ctx context.Context, req *hodeiv1.TailLogsRequest, stream hodeiv1connect.LogServiceTailLogsServerStream) error {

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -13,18 +12,16 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
-	"connectrpc.com/validate"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
-	"github.com/hodei-jobs/hodei/service/bus"
+	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/scheduler"
-	"github.com/hodei-jobs/hodei/service/store/memstore"
 )
 
 // silent is a dispatcher, and metrics, that nobody hears.
@@ -48,30 +45,20 @@ type served struct {
 
 func serve(t *testing.T) *served {
 	t.Helper()
-	n := uint64(0)
-	o, err := orchestrator.Open(t.Context(), orchestrator.Config{
-		Store: memstore.New(), Bus: bus.New(64), Dispatcher: silent{}, Metrics: silent{}, Logger: slog.New(slog.DiscardHandler), Clock: time.Now,
-		NewJobID: func(job.ID) job.ID { n++; return job.NewID(time.Now(), 0, n) },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- o.Run(ctx) }()
-	server := connect.NewServer(translateErrors(slog.New(slog.DiscardHandler)), recoverPanics, validate.NewServerInterceptor())
-	hodeiv1connect.RegisterJobServiceHandler(server, &jobService{jobs: o})
-	hodeiv1connect.RegisterQueueServiceHandler(server, &queueService{jobs: o})
+	w := newWorld(t)
 	mux := http.NewServeMux()
-	connecthttp.Mount(mux, server)
+	connecthttp.Mount(mux, w.public)
 	listener := httptest.NewServer(mux)
-	t.Cleanup(func() {
-		listener.Close()
-		stop()
-		<-ended
+	t.Cleanup(listener.Close)
+	token := w.token(t, identity.Administrator)
+	client := connect.NewClient(connecthttp.NewTransport(listener.Client(), listener.URL), func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			info, _ := connect.CallInfoForClientContext(ctx)
+			info.RequestHeader().Set("Authorization", "Bearer "+token)
+			return next(ctx, spec)
+		}
 	})
-	client := connect.NewClient(connecthttp.NewTransport(listener.Client(), listener.URL))
-	return &served{o, hodeiv1connect.NewJobServiceClient(client), hodeiv1connect.NewQueueServiceClient(client)}
+	return &served{w.config.Jobs, hodeiv1connect.NewJobServiceClient(client), hodeiv1connect.NewQueueServiceClient(client)}
 }
 
 func (s *served) connect(t *testing.T, name string, edit func(*job.Worker)) {

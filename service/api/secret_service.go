@@ -1,11 +1,9 @@
 package api
 
 import (
-	"cmp"
 	"context"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
-	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/secrets"
 )
 
@@ -13,7 +11,12 @@ import (
 type secretService struct{ secrets *secrets.Secrets }
 
 func (s *secretService) SetSecret(ctx context.Context, req *hodeiv1.SetSecretRequest) (*hodeiv1.SetSecretResponse, error) {
-	secret, warnings, err := s.secrets.Set(ctx, namespace(req), req.GetName(), req.GetValue())
+	namespace, err := within(ctx, req.GetNamespace())
+	if err != nil {
+		return nil, err
+	}
+	about(ctx, "secret/"+req.GetName())
+	secret, warnings, err := s.secrets.Set(ctx, namespace, req.GetName(), req.GetValue())
 	if err != nil {
 		return nil, err
 	}
@@ -21,7 +24,11 @@ func (s *secretService) SetSecret(ctx context.Context, req *hodeiv1.SetSecretReq
 }
 
 func (s *secretService) ListSecrets(ctx context.Context, req *hodeiv1.ListSecretsRequest) (*hodeiv1.ListSecretsResponse, error) {
-	all, err := s.secrets.List(ctx, namespace(req))
+	namespace, err := within(ctx, req.GetNamespace())
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.secrets.List(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -33,12 +40,12 @@ func (s *secretService) ListSecrets(ctx context.Context, req *hodeiv1.ListSecret
 }
 
 func (s *secretService) DeleteSecret(ctx context.Context, req *hodeiv1.DeleteSecretRequest) (*hodeiv1.DeleteSecretResponse, error) {
-	return &hodeiv1.DeleteSecretResponse{}, s.secrets.Delete(ctx, namespace(req), req.GetName())
-}
-
-// namespace is the tenant that a request names.
-func namespace(req interface{ GetNamespace() string }) string {
-	return cmp.Or(req.GetNamespace(), job.DefaultNamespace)
+	namespace, err := within(ctx, req.GetNamespace())
+	if err != nil {
+		return nil, err
+	}
+	about(ctx, "secret/"+req.GetName())
+	return &hodeiv1.DeleteSecretResponse{}, s.secrets.Delete(ctx, namespace, req.GetName())
 }
 
 func secretToProto(s *secrets.Secret) *hodeiv1.Secret {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
+	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
@@ -24,6 +25,8 @@ import (
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
 	"github.com/hodei-jobs/hodei/proto/codec"
+	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit"
 	"github.com/hodei-jobs/hodei/service/fleet"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/logs"
@@ -35,24 +38,46 @@ import (
 // MaxRequestBytes is the largest message that a client may send.
 const MaxRequestBytes = 4 << 20
 
-// Config is what the handlers serve. All fields are required.
+// Config is what the handlers serve. All fields but Provider and Calls are required.
 type Config struct {
 	Jobs      *orchestrator.Orchestrator
 	Fleet     *fleet.Fleet
 	Logs      *logs.Service
-	Tokens    *identity.Tokens
 	Secrets   *secrets.Secrets
 	Retention *retention.Keeper
-	Enrolment *identity.Enrolment
-	CAPin     string
-	Logger    *slog.Logger
-	Meters    metric.MeterProvider
-	Tracers   trace.TracerProvider
+	Trail     *audit.Keeper
+
+	Authority    *identity.Authority
+	Enrolment    *identity.Enrolment
+	Tokens       *identity.Tokens
+	Credentials  *identity.Credentials
+	AccessTokens *identity.AccessTokens
+	Access       *access.Access
+	Provider     Provider // OIDC; nil: none
+
+	Calls CallLimits
+
+	Logger  *slog.Logger
+	Meters  metric.MeterProvider
+	Tracers trace.TracerProvider
 }
 
-// NewHandler serves the public API, the operators' API, the worker protocol, reflection and health on one port.
-func NewHandler(config Config) (http.Handler, error) {
-	public, err := publicServer(config)
+// API serves everything that is on the API's port.
+type API struct {
+	http.Handler
+	gate *gate
+}
+
+// Recheck cuts the streams whose callers may go on no more. It is to be called when something was revoked or taken away.
+func (a *API) Recheck() { a.gate.live.recheck() }
+
+// New serves the public API, the operators' API, the worker protocol, reflection, health and the keys of access tokens on one port.
+func New(config Config) (*API, error) {
+	g := &gate{
+		access: config.Access, credentials: config.Credentials, accessTokens: config.AccessTokens, jobs: config.Jobs, logger: config.Logger,
+		now: time.Now, calls: config.Calls,
+	}
+	public, err := publicServer(config, g)
 	if err != nil {
 		return nil, err
 	}
@@ -62,21 +87,30 @@ func NewHandler(config Config) (http.Handler, error) {
 		&hodeiv1.TailLogsResponse{}, &hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})
 	codecs := connecthttp.WithCodecs(quick, connectproto.NewJSONCodec())
 	limit := connecthttp.WithReadMaxBytes(MaxRequestBytes)
-	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024))
-	connecthttp.Mount(mux, workerServer(config), codecs, limit, connecthttp.WithCompressors())
-	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...)))
-	return mux, nil
+	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024), connecthttp.WithCompressors(newInflater()))
+	workers := workerServer(config, g)
+	connecthttp.Mount(mux, workers, codecs, limit, connecthttp.WithCompressors())
+	// Anybody may ask for health, and what asks is small.
+	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(serviceNames()...),
+		connectv1.WithReadMaxBytes(4<<10), connectv1.WithCompression("gzip", nil, nil)))
+	mux.HandleFunc("GET /.well-known/jwks.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		_, _ = w.Write(config.AccessTokens.KeySet()) // whoever asks may have left
+	})
+	return &API{bounded(mux, public, workers), g}, nil
 }
 
 // serviceNames are the services that reflection and health tell about.
 func serviceNames() []string {
 	return []string{
 		hodeiv1connect.JobServiceName, hodeiv1connect.LogServiceName, hodeiv1connect.WorkerServiceName, hodeiv1connect.SecretServiceName,
-		hodeiv1connect.QueueServiceName, adminv1connect.TokenServiceName, adminv1connect.RetentionServiceName, hwpv1connect.WorkerServiceName,
+		hodeiv1connect.QueueServiceName, hodeiv1connect.AuthServiceName, adminv1connect.TokenServiceName, adminv1connect.RetentionServiceName,
+		adminv1connect.AccessServiceName, adminv1connect.LoginServiceName, adminv1connect.AuthorityServiceName, adminv1connect.AuditServiceName,
+		hwpv1connect.WorkerServiceName,
 	}
 }
 
-func publicServer(config Config) (*connect.Server, error) {
+func publicServer(config Config, g *gate) (*connect.Server, error) {
 	telemetry, err := otelconnect.NewServerInterceptor(
 		otelconnect.WithMeterProvider(config.Meters), otelconnect.WithTracerProvider(config.Tracers))
 	if err != nil {
@@ -88,14 +122,21 @@ func publicServer(config Config) (*connect.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compiling the rules of the messages: %w", err)
 	}
-	server := connect.NewServer(telemetry, translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), access,
+	server := connect.NewServer(telemetry, translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), g.interceptor,
 		validate.NewServerInterceptor(validate.WithValidator(validator)))
 	hodeiv1connect.RegisterJobServiceHandler(server, &jobService{jobs: config.Jobs})
 	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})
 	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})
 	hodeiv1connect.RegisterSecretServiceHandler(server, &secretService{secrets: config.Secrets})
 	hodeiv1connect.RegisterQueueServiceHandler(server, &queueService{jobs: config.Jobs})
-	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{tokens: config.Tokens, pin: config.CAPin})
+	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{gate: g, tokens: config.Tokens, pin: config.Authority.Pin})
+	hodeiv1connect.RegisterAuthServiceHandler(server, &authService{gate: g, provider: config.Provider})
+	adminv1connect.RegisterAccessServiceHandler(server, &accessService{gate: g})
+	adminv1connect.RegisterLoginServiceHandler(server, &loginService{gate: g})
+	adminv1connect.RegisterAuthorityServiceHandler(server, &authorityService{
+		gate: g, authority: config.Authority, enrolment: config.Enrolment, fleet: config.Fleet,
+	})
+	adminv1connect.RegisterAuditServiceHandler(server, &auditService{trail: config.Trail})
 	adminv1connect.RegisterRetentionServiceHandler(server, &retentionService{keeper: config.Retention})
 	grpcreflect.Register(server, grpcreflect.WithNamer(grpcreflect.NamerFunc(serviceNames)))
 	return server, nil
@@ -103,9 +144,9 @@ func publicServer(config Config) (*connect.Server, error) {
 
 // workerServer serves the worker protocol: without telemetry and rules for every frame, whose cost would be paid for each
 // of many small messages.
-func workerServer(config Config) *connect.Server {
-	server := connect.NewServer(translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), access)
-	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{fleet: config.Fleet, enrolment: config.Enrolment})
+func workerServer(config Config, g *gate) *connect.Server {
+	server := connect.NewServer(translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), g.interceptor)
+	hwpv1connect.RegisterWorkerServiceHandler(server, &hwpService{gate: g, fleet: config.Fleet, enrolment: config.Enrolment, logger: config.Logger})
 	return server
 }
 

@@ -120,7 +120,7 @@ func (f *Fleet) register(w *job.Worker) (*Session, error) {
 	w.Session = f.last
 	s := newSession(f, w.ID, w.Session)
 	if old := f.sessions[w.ID]; old != nil {
-		old.kick(job.Errorf(job.CodePrecondition, job.ReasonUnavailable, "worker %s has connected again", w.ID))
+		old.Kick(job.Errorf(job.CodePrecondition, job.ReasonUnavailable, "worker %s has connected again", w.ID))
 	}
 	f.sessions[w.ID] = s
 	return s, nil
@@ -160,7 +160,7 @@ func (f *Fleet) Assign(worker job.WorkerID, attempts []orchestrator.Assignment) 
 // Cancel implements orchestrator.Dispatcher.
 func (f *Fleet) Cancel(worker job.WorkerID, ref job.AttemptRef, step int, force bool) {
 	if s := f.session(worker); s != nil {
-		s.push(Cancel{Ref: ref, Step: step, Force: force})
+		s.Push(Cancel{Ref: ref, Step: step, Force: force})
 	}
 }
 
@@ -170,7 +170,16 @@ func (f *Fleet) Drain(reconnectAfter time.Duration) {
 	defer f.mu.Unlock()
 	f.closed = true
 	for _, s := range f.sessions {
-		s.push(Drain{ReconnectAfter: reconnectAfter})
+		s.Push(Drain{ReconnectAfter: reconnectAfter})
+	}
+}
+
+// RenewCertificates asks every connected agent to renew its certificate.
+func (f *Fleet) RenewCertificates() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sessions {
+		s.Push(RenewCertificate{})
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // is told everything anew.
 const queueLimit = 100_000
 
-// Message is something to send to an agent: Welcome, Cancel, LogAck, Drain or Heartbeat.
+// Message is something to send to an agent: Welcome, Cancel, LogAck, Drain, Heartbeat, Certificate, AccessToken or RenewCertificate.
 type Message any
 
 // The messages.
@@ -39,6 +39,15 @@ type (
 	Drain struct{ ReconnectAfter time.Duration }
 	// Heartbeat answers a heartbeat of the agent.
 	Heartbeat struct{}
+	// Certificate is a fresh certificate for the agent, in DER with those between it and the root, and the roots.
+	Certificate struct{ Chain, Roots [][]byte }
+	// AccessToken is a fresh access token, and when it ends.
+	AccessToken struct {
+		Token   string
+		Expires time.Time
+	}
+	// RenewCertificate asks the agent to ask for one.
+	RenewCertificate struct{}
 )
 
 // Outgoing is what goes to an agent in one frame: assignments first, then messages.
@@ -88,7 +97,8 @@ func (s *Session) signal() {
 	}
 }
 
-func (s *Session) push(m Message) {
+// Push has a message sent.
+func (s *Session) Push(m Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, m)
@@ -131,7 +141,8 @@ func (s *Session) end(err error) {
 	}
 }
 
-func (s *Session) kick(err error) {
+// Kick ends the session for a reason, which the agent is told.
+func (s *Session) Kick(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.end(err)
@@ -203,7 +214,7 @@ func cut[T any](queue []T, limit int) (head, rest []T) {
 
 // Close ends the session. It may be called more than once.
 func (s *Session) Close() {
-	s.kick(io.EOF)
+	s.Kick(io.EOF)
 	s.closer.Do(func() { s.fleet.remove(s) })
 }
 
@@ -238,7 +249,7 @@ func (s *Session) Heartbeat(ctx context.Context, used job.Resources) error {
 	if err := s.fleet.jobs.Heartbeat(ctx, s.worker, s.number, used); err != nil {
 		return err
 	}
-	s.push(Heartbeat{})
+	s.Push(Heartbeat{})
 	return nil
 }
 
@@ -285,6 +296,6 @@ func (s *Session) acknowledge(acks []logs.Ack) {
 			delete(s.owned, a.Ref)
 		}
 		s.mu.Unlock()
-		s.push(LogAck{Ref: ref, Offset: a.Offset, Ended: a.Ended})
+		s.Push(LogAck{Ref: ref, Offset: a.Offset, Ended: a.Ended})
 	}
 }

@@ -29,18 +29,21 @@ var longAgo = time.Unix(1, 0)
 // conn is a connection of a client.
 type conn struct {
 	srv     *server
+	limits  *limits
 	net     net.Conn
 	handler http.Handler
 	tls     *tls.ConnectionState // nil: none, in tests
 	remote  string
 	started time.Time
 	heard   atomic.Int64 // nanoseconds after started: when something was read last
+	begun   atomic.Int64 // the same: since when the rest of a frame is waited for; 0: it is not
 
 	ctx    context.Context //nolint:containedctx // the parent of its requests' contexts
 	cancel context.CancelFunc
 
 	// Of the goroutine that reads.
 	in      *bufio.Reader
+	waiting bool  // begun is set
 	unread  int   // bytes read from the network since the last frame was complete
 	readErr error // why the network gives no more
 	frames  *http2.Framer
@@ -66,22 +69,22 @@ type conn struct {
 	watch           watch
 }
 
-func newConn(ctx context.Context, s *server, connection net.Conn, handler http.Handler) *conn {
+func newConn(ctx context.Context, s *server, l *limits, connection net.Conn, handler http.Handler) *conn {
 	c := &conn{
-		srv: s, net: connection, handler: handler, remote: connection.RemoteAddr().String(), started: time.Now(),
+		srv: s, limits: l, net: connection, handler: handler, remote: connection.RemoteAddr().String(), started: time.Now(),
 		names:   framing.CanonicalNames(),
-		streams: make(map[uint32]*stream), inflow: framing.NewInflow(s.limits.connWindow), peerWindow: framing.InitialWindow,
-		resets: newResets(s.limits.streams), trifles: newTrifles(),
+		streams: make(map[uint32]*stream), inflow: framing.NewInflow(l.connWindow), peerWindow: framing.InitialWindow,
+		resets: newResets(l.streams), trifles: newTrifles(),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.in = bufio.NewReader((*arrivals)(c))
 	c.frames = http2.NewFramer(io.Discard, c.in)
 	c.frames.SetReuseFrames()
-	c.frames.SetMaxReadFrameSize(s.limits.frame)
-	c.frames.MaxHeaderListSize = s.limits.headerList
-	c.frames.ReadMetaHeaders = hpack.NewDecoder(s.limits.decoderTable, nil)
-	c.out.Init(connection, &c.mu, s.limits.write, func(send func()) { s.workers.run(sending(send)) }, c.fail)
-	c.out.LimitTable(s.limits.encoderTable)
+	c.frames.SetMaxReadFrameSize(l.frame)
+	c.frames.MaxHeaderListSize = l.headerList
+	c.frames.ReadMetaHeaders = hpack.NewDecoder(l.decoderTable, nil)
+	c.out.Init(connection, &c.mu, l.write, func(send func()) { s.workers.run(sending(send)) }, c.fail)
+	c.out.LimitTable(l.encoderTable)
 	c.greet()
 	return c
 }
@@ -96,6 +99,9 @@ func (a *arrivals) Read(p []byte) (int, error) {
 	if c.unread > blockBytes {
 		return 0, errFlood
 	}
+	if c.unread > 0 {
+		c.waitForRest()
+	}
 	n, err := c.net.Read(p)
 	if n > 0 {
 		c.unread += n
@@ -105,6 +111,18 @@ func (a *arrivals) Read(p []byte) (int, error) {
 		c.readErr = err
 	}
 	return n, err
+}
+
+// waitForRest has the connection end if the rest of a frame, or of a header in several, does not come in time.
+func (c *conn) waitForRest() {
+	if c.waiting {
+		return
+	}
+	c.waiting = true
+	c.begun.Store(max(c.heard.Load(), 1))
+	c.mu.Lock()
+	c.lookAgainBy(time.Now().Add(c.limits.frameTime))
+	c.mu.Unlock()
 }
 
 // settle starts the handlers of what has arrived, and has answers to the peer written that nobody has taken along.
@@ -135,7 +153,7 @@ func (c *conn) serve() {
 	defer c.close()
 	c.mu.Lock()
 	c.watch.idleSince = c.started
-	c.lookAgainBy(c.started.Add(c.srv.limits.preface))
+	c.lookAgainBy(c.started.Add(c.limits.preface))
 	c.mu.Unlock()
 	if err := c.readPreface(); err != nil {
 		return
@@ -146,6 +164,10 @@ func (c *conn) serve() {
 		frame, err := c.frames.ReadFrame()
 		if err == nil {
 			c.unread = c.in.Buffered()
+			if c.waiting {
+				c.waiting = false
+				c.begun.Store(0)
+			}
 			err = c.take(frame)
 		}
 		if err != nil && !c.survives(err) {
@@ -156,7 +178,7 @@ func (c *conn) serve() {
 
 // greet sends the settings of this side, before anything else.
 func (c *conn) greet() {
-	l := &c.srv.limits
+	l := c.limits
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_ = c.out.Control.WriteSettings(

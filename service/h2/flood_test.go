@@ -2,10 +2,14 @@ package h2
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,38 +208,212 @@ func TestLargeHeaders(t *testing.T) {
 	})
 }
 
-// A peer that opens no window holds a worker only for so long after the handler has returned.
+// A peer that opens no window holds a worker only for so long, whether its handler has returned
+// or still writes.
 func TestAnswersThatNobodyTakes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		var failed error
+		var told atomic.Int32
 		p := dial(t, func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Streams") != "" {
-				_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
-				_, failed = w.Write(make([]byte, 5000))
+			if r.Header.Get("Deadline") != "" {
+				_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(20 * time.Second))
+			}
+			if r.Header.Get("Large") != "" {
+				if _, err := w.Write(make([]byte, 5000)); err != nil {
+					told.Add(1)
+				}
 				return
 			}
 			_, _ = io.WriteString(w, "hello")
 		}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 		p.Headers(1, true, post()...)
 		p.Expect("HEADERS 1 :status=200 content-length=5 content-type=text/plain; charset=utf-8")
-		p.Headers(3, true, post("streams", "1")...)
+		p.wait(time.Second)
+		p.Headers(3, true, post("large", "1")...)
 		p.Expect("HEADERS 3 :status=200 content-type=application/octet-stream")
-		time.Sleep(10 * time.Second)
-		p.Must(p.Frames.WritePing(true, [8]byte{}))
-		time.Sleep(15 * time.Second)
-		p.Must(p.Frames.WritePing(true, [8]byte{}))
-		p.Heard()
-		time.Sleep(6 * time.Second)
-		p.Must(p.Frames.WritePing(true, [8]byte{}))
+		p.Headers(5, true, post("large", "1", "deadline", "1")...)
+		p.Expect("HEADERS 5 :status=200 content-type=application/octet-stream")
+		p.wait(18 * time.Second)
+		p.Expect()
+		p.wait(2 * time.Second)
+		p.Expect("RST_STREAM 5 INTERNAL_ERROR")
+		p.wait(8 * time.Second)
+		p.Expect()
+		p.wait(time.Second)
 		p.Expect("RST_STREAM 1 INTERNAL_ERROR")
-		time.Sleep(14 * time.Second)
-		p.Must(p.Frames.WritePing(true, [8]byte{}))
-		time.Sleep(14 * time.Second)
-		p.Must(p.Frames.WritePing(true, [8]byte{}))
-		time.Sleep(2 * time.Second)
+		p.wait(time.Second)
 		p.Expect("RST_STREAM 3 INTERNAL_ERROR")
-		if failed == nil {
-			t.Fatal("the handler was not told")
+		if told.Load() != 2 {
+			t.Fatal("the handlers were not told")
 		}
 	})
+}
+
+// The same where the window of the connection is what the peer does not open.
+func TestConnectionsThatTakeNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := dial(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) },
+			http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+		p.Headers(1, true, post()...)
+		p.Headers(3, true, post()...)
+		p.Heard()
+		p.wait(31 * time.Second)
+		said := p.Heard()
+		slices.Sort(said)
+		if !slices.Equal(said, []string{"RST_STREAM 1 INTERNAL_ERROR", "RST_STREAM 3 INTERNAL_ERROR"}) {
+			t.Fatalf("the server said %q", said)
+		}
+	})
+}
+
+// A handler that writes now and then is not cut off for having waited for a window once.
+func TestAnswersThatWereWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := dial(t, func(w http.ResponseWriter, _ *http.Request) {
+			for range 3 {
+				_, _ = io.WriteString(w, "hello")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(time.Hour)
+			}
+		}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		p.Headers(1, true, post()...)
+		p.Expect("HEADERS 1 :status=200 content-type=text/plain; charset=utf-8")
+		for range 3 {
+			p.wait(20 * time.Second)
+			p.Must(p.Frames.WriteWindowUpdate(1, 5))
+			p.Expect(`DATA 1 "hello"`)
+			p.wait(time.Hour)
+		}
+		p.Expect(`DATA 1 "" end`)
+	})
+}
+
+// wait lets time pass on a connection whose peer shows that it lives.
+func (p *peer) wait(d time.Duration) {
+	p.t.Helper()
+	for ; d > 0; d -= 7 * time.Second {
+		time.Sleep(min(d, 7*time.Second))
+		p.Must(p.Frames.WritePing(true, [8]byte{}))
+	}
+}
+
+// Bytes that come one by one, in a header or in any other frame, keep a connection only for so long, though it is never silent.
+func TestFramesThatNeverEnd(t *testing.T) {
+	for name, begin := range map[string]func(p *peer){
+		"a header":                func(p *peer) { p.Say([]byte{0, 1, 0, byte(http2.FrameHeaders), 4, 0, 0, 0, 3}) },
+		"a header in many frames": func(p *peer) { p.Say([]byte{0, 0, 1, byte(http2.FrameHeaders), 0, 0, 0, 0, 3, 0x82}) },
+		"data": func(p *peer) {
+			p.Headers(1, false, post()...)
+			p.Say([]byte{0, 1, 0, byte(http2.FrameData), 0, 0, 0, 0, 1})
+		},
+		"half the head of a frame": func(p *peer) { p.Say([]byte{0}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := dial(t, echoes)
+				p.wait(time.Minute)
+				p.Heard()
+				begin(p)
+				start := time.Now()
+				for i := 0; ; i++ {
+					if name == "a header in many frames" && p.Frames.WriteContinuation(3, false, nil) != nil {
+						break
+					}
+					if name != "a header in many frames" {
+						if i == 8 && name == "half the head of a frame" {
+							t.Fatal("the test has sent a whole frame")
+						}
+						if _, err := p.Write([]byte{0}); err != nil {
+							break
+						}
+					}
+					time.Sleep(3 * time.Second)
+				}
+				if d := time.Since(start); d > 20*time.Second || d < 9*time.Second {
+					t.Fatalf("the connection ended after %v, want about 10s", d)
+				}
+			})
+		})
+	}
+}
+
+// Large frames that come in pieces, each in good time, are no reason to end anything.
+func TestFramesInPieces(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := dial(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, "done")
+		})
+		p.Headers(1, false, post()...)
+		for range 20 {
+			p.Say([]byte{0, 0, 90, byte(http2.FrameData), 0, 0, 0, 0, 1})
+			for range 9 {
+				p.Say(make([]byte, 10))
+				time.Sleep(time.Second)
+			}
+		}
+		p.Data(1, true, "")
+		said := p.Heard()
+		if n := len(said); n == 0 || said[n-1] != `DATA 1 "done" end` {
+			t.Fatalf("the server said %q", said)
+		}
+	})
+}
+
+// A request whose small body does not come is not kept waiting for ever: its handler starts and is told.
+func TestBodiesThatDoNotCome(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := dial(t, func(w http.ResponseWriter, r *http.Request) {
+			got, err := io.ReadAll(r.Body)
+			w.Header().Set("Content-Type", "text/plain")
+			_, _ = fmt.Fprintf(w, "%s, late: %v", got, errors.Is(err, os.ErrDeadlineExceeded))
+		})
+		for id := uint32(1); id < 20; id += 2 {
+			p.Headers(id, false, post("content-length", "5")...)
+			p.Data(id, false, "ab")
+			p.wait(time.Second / 2)
+		}
+		p.Expect()
+		p.wait(4 * time.Second)
+		p.Expect()
+		p.wait(6 * time.Second)
+		said := strings.Join(p.Heard(), "\n")
+		if n := strings.Count(said, `"ab, late: true"`); n != 10 {
+			t.Fatalf("%d handlers were told:\n%s", n, said)
+		}
+	})
+}
+
+// Who has shown no client certificate may open fewer streams, send less ahead and be idle for less time.
+func TestStrangers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		srv := newServer(testServer(nil))
+		srv.limits = srv.limits.lowered(Strangers{Streams: 2, Window: 1, Idle: 20 * time.Second})
+		p := connectTo(t, srv, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 1<<20)
+		p.Say([]byte(http2.ClientPreface))
+		p.Must(p.Frames.WriteSettings())
+		p.Expect("SETTINGS", "SETTINGS ack")
+		for id := uint32(1); id < 7; id += 2 {
+			p.Headers(id, false, post()...)
+		}
+		p.Expect("RST_STREAM 5 REFUSED_STREAM")
+		p.Must(p.Frames.WriteRSTStream(1, http2.ErrCodeCancel))
+		p.Must(p.Frames.WriteRSTStream(3, http2.ErrCodeCancel))
+		p.Expect()
+		p.Headers(7, false, post()...)
+		for range 4 {
+			p.Must(p.Frames.WriteData(7, false, make([]byte, 16000)))
+		}
+		p.Expect()
+		p.Must(p.Frames.WriteRSTStream(7, http2.ErrCodeCancel))
+		p.wait(14 * time.Second)
+		time.Sleep(7 * time.Second)
+		said := p.Heard()
+		if n := len(said); n < 2 || said[n-1] != "EOF" || said[n-2] != "GOAWAY 7 NO_ERROR" {
+			t.Fatalf("the idle stranger was told %q", said)
+		}
+	})
+	l := limitsOf(testServer(nil))
+	if l.lowered(Strangers{}) != l || l.lowered(Strangers{Streams: 1000, Window: 1 << 30, Idle: time.Hour}) != l {
+		t.Error("the limits were raised, or lowered without a reason")
+	}
 }

@@ -42,7 +42,7 @@ func FuzzFrames(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			near, far := wiretest.New(len(said)+100, 1000)
 			srv := newServer(testServer(nil))
-			c := newConn(context.Background(), srv, near, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c := newConn(context.Background(), srv, &srv.limits, near, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(w, r.Body)
 				_, _ = w.Write(make([]byte, 5000))
 			}))

@@ -129,7 +129,7 @@ func TestASmallAnswerIsOneWrite(t *testing.T) {
 		server = near
 		srv := newServer(testServer(nil))
 		p := &peer{Speaker: wiretest.NewSpeaker(t, far), t: t, server: srv, done: make(chan struct{})}
-		c := newConn(t.Context(), srv, near, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c := newConn(t.Context(), srv, &srv.limits, near, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "body")
 			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
 		}))

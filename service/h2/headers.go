@@ -56,7 +56,7 @@ func (c *conn) mayOpen(f *http2.MetaHeadersFrame) error {
 	if f.HasPriority() && f.Priority.StreamDep == id {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
 	}
-	if c.running >= int(c.srv.limits.streams) {
+	if c.running >= int(c.limits.streams) {
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeRefusedStream}
 	}
 	return nil
@@ -85,7 +85,7 @@ func (c *conn) newStream(f *http2.MetaHeadersFrame) (*stream, error) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	st := &stream{
 		conn: c, id: f.StreamID, handler: c.handler, cancel: cancel, peerDone: f.StreamEnded(),
-		inflow: framing.NewInflow(c.srv.limits.streamWindow),
+		inflow: framing.NewInflow(c.limits.streamWindow), opened: time.Duration(c.heard.Load()),
 	}
 	st.wake.L = &c.mu
 	st.body.stream, st.answer.stream = st, st
@@ -112,13 +112,15 @@ func (c *conn) open(st *stream) {
 	if c.running++; c.running == 1 {
 		c.report(http.StateActive)
 	}
-	if l := &c.srv.limits; l.readStream > 0 || l.writeStream > 0 {
+	if l := c.limits; l.readStream > 0 || l.writeStream > 0 {
 		st.limitTime(l)
 	}
 	b := &st.body
 	if wait := b.declared > 0 && b.declared <= waitForBody && !b.expected && !st.peerDone; !wait {
 		st.handed = true
 		c.ready = append(c.ready, st)
+	} else {
+		c.lookAgainBy(c.bodyBy(st))
 	}
 }
 

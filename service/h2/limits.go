@@ -25,7 +25,8 @@ const (
 type limits struct {
 	streams, frame, headerList, decoderTable, encoderTable uint32
 	streamWindow, connWindow                               int
-	preface, idle, pingAfter, pingTimeout, write           time.Duration
+	preface, frameTime                                     time.Duration
+	idle, pingAfter, pingTimeout, write                    time.Duration
 	readStream, writeStream                                time.Duration
 	weakCiphers                                            bool
 }
@@ -45,6 +46,7 @@ func limitsOf(s *http.Server) limits {
 		streamWindow: min(max(or(h.MaxReceiveBufferPerStream, 1<<20), framing.InitialWindow), framing.MaxWindow),
 		connWindow:   min(max(or(h.MaxReceiveBufferPerConnection, 1<<20), framing.InitialWindow), framing.MaxWindow),
 		preface:      or(s.ReadHeaderTimeout, 10*time.Second),
+		frameTime:    or(s.ReadHeaderTimeout, 10*time.Second),
 		idle:         or(s.IdleTimeout, s.ReadTimeout),
 		pingAfter:    h.SendPingTimeout,
 		pingTimeout:  or(h.PingTimeout, 15*time.Second),
@@ -52,6 +54,24 @@ func limitsOf(s *http.Server) limits {
 		readStream:   s.ReadTimeout,
 		writeStream:  s.WriteTimeout,
 		weakCiphers:  h.PermitProhibitedCipherSuites,
+	}
+	return l
+}
+
+// Strangers are the limits of connections whose peer has shown no client certificate, where they are lower than those for all:
+// what such a connection may cost, anybody may cause many times. A zero field lowers nothing.
+type Strangers struct {
+	Streams int           // at the same time
+	Window  int           // bytes that the peer may send before a handler has read them, on all streams; at least 64 KiB
+	Idle    time.Duration // without streams
+}
+
+func (l limits) lowered(s Strangers) limits {
+	l.streams = uint32(min(int(l.streams), or(s.Streams, int(l.streams))))
+	l.connWindow = min(l.connWindow, max(or(s.Window, l.connWindow), framing.InitialWindow))
+	l.streamWindow = min(l.streamWindow, l.connWindow)
+	if s.Idle > 0 && (l.idle <= 0 || s.Idle < l.idle) {
+		l.idle = s.Idle
 	}
 	return l
 }

@@ -56,7 +56,7 @@ func connectTo(t *testing.T, srv *server, handler http.HandlerFunc, toClient int
 	t.Helper()
 	near, far := wiretest.New(1<<20, toClient)
 	p := &peer{Speaker: wiretest.NewSpeaker(t, far), t: t, server: srv, done: make(chan struct{})}
-	c := newConn(context.Background(), srv, near, handler)
+	c := newConn(context.Background(), srv, &srv.limits, near, handler)
 	go func() {
 		defer close(p.done)
 		srv.serve(c)

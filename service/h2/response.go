@@ -203,7 +203,9 @@ func (r *response) SetReadDeadline(deadline time.Time) error {
 		r.stream.body.end(errDeadline)
 		return nil
 	}
-	r.stream.setTimer(&r.stream.readTimer, deadline, r.stream.readTimeout)
+	if r.stream.body.err == nil { // else nobody waits for it
+		r.stream.setTimer(&r.stream.readTimer, deadline, r.stream.readTimeout)
+	}
 	return nil
 }
 

@@ -67,16 +67,19 @@ func (r *response) send(p []byte, last bool) error {
 // Ended is why nothing more is sent. conn.mu is held.
 func (st *stream) Ended() error { return st.err }
 
-// WaitForWindow waits for the window of the connection or of the stream. A peer that takes nothing of an answer whose handler has
-// returned must not hold a worker for ever. conn.mu is held, but not while waiting.
+// WaitForWindow waits for the window of the connection or of the stream. A peer that takes nothing of an answer must not hold a
+// worker for ever. conn.mu is held, but not while waiting.
 func (st *stream) WaitForWindow(turn *sync.Cond) {
-	if limit := st.conn.srv.limits.write; st.completing && limit > 0 {
+	if limit := st.conn.limits.write; limit > 0 {
 		st.setTimer(&st.stallTimer, time.Now().Add(limit), st.writeTimeout)
 	}
 	if turn == nil {
 		turn = &st.wake
 	}
 	turn.Wait()
+	if st.stallTimer != nil && !st.completing { // the handler may take its time until it writes again
+		st.stallTimer.Stop()
+	}
 }
 
 // Trickle counts a window of a few bytes, and ends the stream of a peer that has opened too many. conn.mu is held.

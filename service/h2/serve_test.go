@@ -23,7 +23,7 @@ func serve(t testing.TB, own bool, handler http.Handler) (*http.Client, string) 
 		MaxReceiveBufferPerConnection: 4<<20 - 1, WriteByteTimeout: 30 * time.Second,
 	}
 	if own {
-		h2.Configure(s.Config)
+		h2.Configure(s.Config, h2.Strangers{})
 	}
 	s.StartTLS()
 	t.Cleanup(s.Close)

@@ -12,9 +12,11 @@ import (
 
 // server is what the connections of one http.Server share.
 type server struct {
-	http    *http.Server
-	limits  limits
-	workers workers
+	http   *http.Server
+	limits limits
+	// strangers are the limits of connections without a client certificate.
+	strangers limits
+	workers   workers
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -22,9 +24,11 @@ type server struct {
 }
 
 // Configure makes s serve HTTP/2 over TLS by this package. The limits are those of s and of its HTTP2 field at the time of the
-// call; call it before s serves. Shutdown and Close of s work as ever: Shutdown lets the calls under way end.
-func Configure(s *http.Server) {
+// call, and those for strangers where they are lower; call it before s serves. Shutdown and Close of s work as ever: Shutdown lets
+// the calls under way end.
+func Configure(s *http.Server, strangers Strangers) {
 	srv := newServer(s)
+	srv.strangers = srv.limits.lowered(strangers)
 	if s.TLSNextProto == nil {
 		s.TLSNextProto = make(map[string]func(*http.Server, *tls.Conn, http.Handler))
 	}
@@ -39,7 +43,11 @@ func newServer(s *http.Server) *server {
 // serveTLS serves a connection until it ends; then net/http closes it.
 func (s *server) serveTLS(_ *http.Server, connection *tls.Conn, handler http.Handler) {
 	state := connection.ConnectionState()
-	c := newConn(baseContext(handler), s, connection, handler)
+	l := &s.limits
+	if len(state.VerifiedChains) == 0 {
+		l = &s.strangers
+	}
+	c := newConn(baseContext(handler), s, l, connection, handler)
 	c.tls = &state
 	if !s.limits.weakCiphers && !strong(&state) {
 		c.refuse(http2.ErrCodeInadequateSecurity)

@@ -30,7 +30,7 @@ func start(t *testing.T, handler http.HandlerFunc, change func(*http.Server)) (*
 	if change != nil {
 		change(s.Config)
 	}
-	h2.Configure(s.Config)
+	h2.Configure(s.Config, h2.Strangers{})
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s, func() *http.Client {

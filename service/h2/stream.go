@@ -16,6 +16,7 @@ import (
 type stream struct {
 	conn    *conn
 	id      uint32
+	opened  time.Duration // after the connection
 	handler http.Handler
 	request *http.Request
 	cancel  context.CancelFunc

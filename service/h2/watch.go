@@ -31,7 +31,7 @@ func (c *conn) becomeIdle() {
 		c.stopReading()
 	}
 	c.watch.idleSince = time.Now()
-	if limit := c.srv.limits.idle; limit > 0 {
+	if limit := c.limits.idle; limit > 0 {
 		c.lookAgainBy(c.watch.idleSince.Add(limit))
 	}
 }
@@ -46,17 +46,53 @@ func (c *conn) look() {
 	}
 	now := time.Now()
 	if !c.greeted {
-		if by := c.started.Add(c.srv.limits.preface); now.Before(by) {
+		if by := c.started.Add(c.limits.preface); now.Before(by) {
 			c.lookAgainBy(by)
 		} else {
 			c.fail(errClosed)
 		}
 		return
 	}
+	if !c.lookForRest(now) {
+		c.fail(errClosed)
+		return
+	}
+	c.lookForBodies(now)
 	c.lookForIdle(now)
 	c.lookForLife(now)
 	c.out.Flush()
 }
+
+// lookForRest says whether there is time for the rest of a frame. c.mu is held.
+func (c *conn) lookForRest(now time.Time) bool {
+	begun := c.begun.Load()
+	if begun == 0 {
+		return true
+	}
+	by := c.started.Add(time.Duration(begun) + c.limits.frameTime)
+	c.lookAgainBy(by)
+	return now.Before(by)
+}
+
+// lookForBodies starts the handlers that have waited long enough for small bodies, which get an error in the place of the rest.
+// c.mu is held.
+func (c *conn) lookForBodies(now time.Time) {
+	for _, st := range c.streams {
+		if st.handed || st.started {
+			continue
+		}
+		if by := c.bodyBy(st); now.Before(by) {
+			c.lookAgainBy(by)
+			continue
+		}
+		st.body.end(errDeadline)
+		st.started = true
+		c.srv.workers.run(st)
+	}
+}
+
+// bodyBy is until when a stream may wait for a small body.
+func (c *conn) bodyBy(st *stream) time.Time { return c.started.Add(st.opened + c.limits.frameTime) }
 
 // lookForIdle lets an idle peer leave, and tells a leaving one the last stream though it did not answer. c.mu is held.
 func (c *conn) lookForIdle(now time.Time) {
@@ -68,8 +104,8 @@ func (c *conn) lookForIdle(now time.Time) {
 			return
 		}
 		c.finalize()
-	case c.running == 0 && c.srv.limits.idle > 0:
-		by := c.watch.idleSince.Add(c.srv.limits.idle)
+	case c.running == 0 && c.limits.idle > 0:
+		by := c.watch.idleSince.Add(c.limits.idle)
 		if now.Before(by) {
 			c.lookAgainBy(by)
 			return
@@ -80,7 +116,7 @@ func (c *conn) lookForIdle(now time.Time) {
 
 // lookForLife asks a silent peer for a sign of life, and gives up one that gave none. c.mu is held.
 func (c *conn) lookForLife(now time.Time) {
-	l := &c.srv.limits
+	l := c.limits
 	if l.pingAfter <= 0 {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ import (
 )
 
 // allFiles are the files of a whole folder, in the order in which the first boot writes them.
-var allFiles = []string{"ca-key.pem", "ca.pem", "server-key.pem", "server.pem", "admin-key.pem", "admin.pem"}
+var allFiles = []string{"ca-key.pem", "ca.pem", "agents-ca-key.pem", "agents-ca.pem", "server-key.pem", "server.pem", "admin-key.pem", "admin.pem"}
 
 func readFiles(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
@@ -33,11 +34,11 @@ func readFiles(t *testing.T, dir string) map[string][]byte {
 
 func certificateIn(t *testing.T, dir, name string) *x509.Certificate {
 	t.Helper()
-	der, err := readPEM(filepath.Join(dir, name+certificatePE), pemCertificate)
+	certificates, err := readCertificates(filepath.Join(dir, name+certificatePE))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parse(t, der)
+	return certificates[0]
 }
 
 func TestFirstBoot(t *testing.T) {
@@ -59,10 +60,10 @@ func TestFirstBoot(t *testing.T) {
 		}
 	}
 	ca := certificateIn(t, dir, caFile)
-	if !bytes.Equal(ca.Raw, a.CADER()) {
-		t.Error("CADER is not the certificate in the folder")
+	if !bytes.Equal(ca.Raw, a.Roots()[0]) {
+		t.Error("the first of Roots is not the certificate in the folder")
 	}
-	if !ca.IsCA || !ca.MaxPathLenZero || len(ca.SubjectKeyId) == 0 || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
+	if !ca.IsCA || ca.MaxPathLen != 1 || len(ca.SubjectKeyId) == 0 || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
 		t.Errorf("the CA's certificate lacks what a CA needs: %+v", ca)
 	}
 	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
@@ -77,17 +78,37 @@ func TestFirstBoot(t *testing.T) {
 			t.Errorf("the server's certificate: %v", err)
 		}
 	}
-	if p, err := PrincipalOf(certificateIn(t, dir, adminFile)); err != nil || p != (Principal{Kind: User, Name: "admin"}) {
+	if p, err := PrincipalOf(certificateIn(t, dir, adminFile)); err != nil || !reflect.DeepEqual(p, Principal{Kind: User, Name: "admin"}) {
 		t.Errorf("the administrator's certificate is of %v (error %v)", p, err)
 	}
 }
 
-// checkIssued checks what every certificate of the CA has in common.
-func checkIssued(t *testing.T, ca, c *x509.Certificate, now time.Time, usage x509.ExtKeyUsage, life time.Duration) {
+// checkAgents checks what every certificate of an agent has in common, and returns it.
+func checkAgents(t *testing.T, ca *x509.Certificate, issued Issued, now time.Time) *x509.Certificate {
 	t.Helper()
-	roots := x509.NewCertPool()
+	if len(issued.Chain) != 2 || !bytes.Equal(issued.Roots[0], ca.Raw) || issued.Root != pinOf(ca) {
+		t.Fatalf("%d certificates were issued, with the root %s; want two and %s", len(issued.Chain), issued.Root, pinOf(ca))
+	}
+	c := parse(t, issued.Chain[0])
+	checkIssued(t, ca, c, now, x509.ExtKeyUsageClientAuth, agentLife, issued.Chain[1:]...)
+	if !issued.Expires.Equal(c.NotAfter) {
+		t.Errorf("the certificate ends at %v and is said to at %v", c.NotAfter, issued.Expires)
+	}
+	return c
+}
+
+// checkIssued checks what every certificate of the CA has in common; between are those between it and the root.
+func checkIssued(
+	t *testing.T, ca, c *x509.Certificate, now time.Time, usage x509.ExtKeyUsage, life time.Duration, between ...[]byte,
+) {
+	t.Helper()
+	roots, others := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(ca)
-	if _, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+	for _, der := range between {
+		others.AddCert(parse(t, der))
+	}
+	options := x509.VerifyOptions{Roots: roots, Intermediates: others, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}}
+	if _, err := c.Verify(options); err != nil {
 		t.Errorf("%s does not verify: %v", c.Subject, err)
 	}
 	if !slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{usage}) || c.IsCA {
@@ -173,7 +194,7 @@ func TestRenewalWhileRunning(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), newClock()
 	a := openAuthority(t, dir, now.Now)
-	serve := a.ServerTLS().GetCertificate
+	serve := a.ServerTLS(nil).GetCertificate
 	first, err := serve(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +234,7 @@ func TestHosts(t *testing.T) {
 		strings.Repeat("a", 254),
 	}
 	for _, host := range bad {
-		if _, err := OpenAuthority(t.TempDir(), []string{host}, newClock().Now); err == nil || !strings.Contains(err.Error(), "without scheme") {
+		if _, err := OpenAuthority(t.TempDir(), AuthorityConfig{Hosts: []string{host}, Now: newClock().Now}); err == nil || !strings.Contains(err.Error(), "without scheme") {
 			t.Errorf("the host %q gives %v", host, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -26,16 +27,18 @@ func TestSignAgent(t *testing.T) {
 	now := newClock()
 	a := openAuthority(t, t.TempDir(), now.Now)
 	key := newKey(t)
-	der, err := a.SignAgent(request(t, &x509.CertificateRequest{}, key), "wkr_01arz3ndektsv4rrffq69g5fav")
+	issued, err := a.SignAgent(request(t, &x509.CertificateRequest{}, key), "wkr_01arz3ndektsv4rrffq69g5fav", 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := parse(t, der)
-	checkIssued(t, parse(t, a.CADER()), c, now.Now(), x509.ExtKeyUsageClientAuth, agentLife)
+	c := checkAgents(t, root(t, a), issued, now.Now())
+	if GenerationOf(c) != 7 {
+		t.Errorf("the certificate says that it is number %d", GenerationOf(c))
+	}
 	if !key.PublicKey.Equal(c.PublicKey) {
 		t.Error("the certificate is for another key")
 	}
-	if p, err := PrincipalOf(c); err != nil || p != (Principal{Kind: Agent, Worker: "wkr_01arz3ndektsv4rrffq69g5fav"}) {
+	if p, err := PrincipalOf(c); err != nil || !reflect.DeepEqual(p, Principal{Kind: Agent, Worker: "wkr_01arz3ndektsv4rrffq69g5fav"}) {
 		t.Errorf("the certificate is of %v (error %v)", p, err)
 	}
 }
@@ -48,22 +51,22 @@ func TestSignAgentGrantsNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := a.SignAgent(request(t, &x509.CertificateRequest{
+	issued, err := a.SignAgent(request(t, &x509.CertificateRequest{
 		Subject:  pkix.Name{CommonName: "admin", Organization: []string{"evil"}},
 		DNSNames: []string{"localhost"}, EmailAddresses: []string{"root@localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		URIs: []*url.URL{{Scheme: "hodei", Host: "user", Path: "/admin"}},
 		ExtraExtensions: []pkix.Extension{
 			{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: constraints}, // basic constraints
 		},
-	}, newKey(t)), "wkr_1")
+	}, newKey(t)), "wkr_1", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := parse(t, der)
+	c := parse(t, issued.Chain[0])
 	if c.IsCA || c.KeyUsage != x509.KeyUsageDigitalSignature || !slices.Equal(c.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
 		t.Errorf("the certificate may be used for more than an agent needs: %+v", c)
 	}
-	if len(c.DNSNames)+len(c.EmailAddresses)+len(c.IPAddresses) > 0 || c.Subject.String() != "CN=wkr_1" {
+	if len(c.DNSNames)+len(c.EmailAddresses)+len(c.IPAddresses) > 0 || c.Subject.String() != "SERIALNUMBER=1,CN=wkr_1" {
 		t.Errorf("the certificate names what the request asked for: %s %v %v %v", c.Subject, c.DNSNames, c.EmailAddresses, c.IPAddresses)
 	}
 	if p, err := PrincipalOf(c); err != nil || p.Kind != Agent || p.Worker != "wkr_1" {
@@ -96,7 +99,7 @@ func TestSignAgentRefuses(t *testing.T) {
 	}{
 		{"nothing", nil, "no certificate request"},
 		{"noise", []byte("noise"), "no certificate request"},
-		{"a certificate", a.CADER(), "no certificate request"},
+		{"a certificate", a.Roots()[0], "no certificate request"},
 		{"cut", good[:len(good)-1], "no certificate request"},
 		{"with a tail", append(slices.Clone(good), 0), "no certificate request"},
 		{"P-384", request(t, plain, p384), "not ECDSA P-256"},
@@ -109,10 +112,10 @@ func TestSignAgentRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			der, err := a.SignAgent(tt.csr, "wkr_1")
+			issued, err := a.SignAgent(tt.csr, "wkr_1", 1)
 			var e *job.Error
-			if !errors.As(err, &e) || e.Code != job.CodeInvalid || e.Reason != job.ReasonInvalidArgument || der != nil {
-				t.Fatalf("SignAgent = %x, %v, want a refusal", der, err)
+			if !errors.As(err, &e) || e.Code != job.CodeInvalid || e.Reason != job.ReasonInvalidArgument || issued.Chain != nil {
+				t.Fatalf("SignAgent = %x, %v, want a refusal", issued.Chain, err)
 			}
 			if !strings.Contains(e.Message, tt.want) {
 				t.Errorf("the message %q does not say %q", e.Message, tt.want)
@@ -199,7 +202,7 @@ func TestTamperedRequest(t *testing.T) {
 	for i := range 8 * len(good) {
 		bad := bytes.Clone(good)
 		bad[i/8] ^= 1 << (i % 8)
-		if _, err := a.SignAgent(bad, "wkr_1"); job.CodeOf(err) != job.CodeInvalid {
+		if _, err := a.SignAgent(bad, "wkr_1", 1); job.CodeOf(err) != job.CodeInvalid {
 			t.Fatalf("with bit %d of byte %d flipped, SignAgent gives %v", i%8, i/8, err)
 		}
 	}
@@ -211,17 +214,17 @@ func FuzzSignAgent(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(request(f, &x509.CertificateRequest{}, newKey(f)))
 	f.Add(request(f, &x509.CertificateRequest{DNSNames: []string{"localhost"}}, newKey(f)))
-	f.Add(a.CADER())
+	f.Add(a.Roots()[0])
 	f.Fuzz(func(t *testing.T, csr []byte) {
-		der, err := a.SignAgent(csr, "wkr_1")
+		issued, err := a.SignAgent(csr, "wkr_1", 1)
 		if err != nil {
 			if job.CodeOf(err) != job.CodeInvalid {
 				t.Fatalf("the error is not the request's: %v", err)
 			}
 			return
 		}
-		c := parse(t, der)
-		if p, err := PrincipalOf(c); err != nil || p != (Principal{Kind: Agent, Worker: "wkr_1"}) || c.IsCA {
+		c := parse(t, issued.Chain[0])
+		if p, err := PrincipalOf(c); err != nil || !reflect.DeepEqual(p, Principal{Kind: Agent, Worker: "wkr_1"}) || c.IsCA {
 			t.Fatalf("the CA signed for %v (error %v)", p, err)
 		}
 	})

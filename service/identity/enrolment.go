@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -15,25 +16,44 @@ import (
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
-// workerRecord is the kind of the records of enrolled workers; their keys are the workers' ids.
-const workerRecord = "worker"
+// The kinds of the records of enrolled workers; their keys are the workers' ids. Earlier versions wrote them where the orchestrator keeps
+// what it knows of workers, and so lost what only they said.
+const (
+	workerRecord = "enrolled-worker"
+	formerRecord = "worker"
+)
 
 // maxNameLength bounds what an agent may call itself, in characters.
 const maxNameLength = 128
 
-// Enrolment gives agents their identity. Its methods may be called from several goroutines at once.
+// EnrolmentConfig says what an Enrolment works with.
+type EnrolmentConfig struct {
+	Authority *Authority // required
+	Tokens    *Tokens    // required
+	// Cloned is told of a worker whose identity two agents use, and how that was seen, at each try of the one that is refused. It may be
+	// called from several goroutines at once, and the agent waits for it. Default: nobody is told.
+	Cloned func(ctx context.Context, worker job.WorkerID, why string)
+}
+
+// Enrolment gives agents their identity, and watches over it. Its methods may be called from several goroutines at once.
 type Enrolment struct {
 	authority *Authority
 	tokens    *Tokens
+	cloned    func(ctx context.Context, worker job.WorkerID, why string)
+
+	mu      sync.Mutex
+	workers map[job.WorkerID]*sightings
 }
 
 // NewEnrolment makes an Enrolment.
-func NewEnrolment(authority *Authority, tokens *Tokens) *Enrolment {
-	return &Enrolment{authority: authority, tokens: tokens}
+func NewEnrolment(config EnrolmentConfig) *Enrolment {
+	if config.Cloned == nil {
+		config.Cloned = func(context.Context, job.WorkerID, string) {}
+	}
+	return &Enrolment{
+		authority: config.Authority, tokens: config.Tokens, cloned: config.Cloned, workers: make(map[job.WorkerID]*sightings),
+	}
 }
-
-// CADER returns the CA's certificate in DER. The caller must not change it.
-func (e *Enrolment) CADER() []byte { return e.authority.CADER() }
 
 // EnrollRequest is what an agent sends to get an identity.
 type EnrollRequest struct {
@@ -42,39 +62,45 @@ type EnrollRequest struct {
 	Name  string // 1 to 128 printable characters
 }
 
-// EnrolledWorker is what is known of a worker from its enrolment.
+// EnrolledWorker is what is known of a worker from its enrolment, and of its certificates.
 type EnrolledWorker struct {
-	Name     string            `json:"name"`
-	Labels   map[string]string `json:"labels,omitempty"` // from the token; the agent cannot change them
-	TokenID  string            `json:"token_id"`
-	Enrolled time.Time         `json:"enrolled"`
+	Name       string            `json:"name"`
+	Labels     map[string]string `json:"labels,omitempty"` // from the token; the agent cannot change them
+	Queues     []string          `json:"queues,omitempty"` // from the token: whose jobs alone it gets; empty: all
+	TokenID    string            `json:"token_id"`
+	Enrolled   time.Time         `json:"enrolled"`
+	Generation int               `json:"generation,omitempty"` // of the last certificate that was issued; 0: by an earlier version
+	Used       int               `json:"used,omitempty"`       // the newest generation with which it has connected
+	Root       string            `json:"root,omitempty"`       // the pin above the certificate that was issued or used last
+	Expires    time.Time         `json:"expires,omitzero"`     // of the last certificate that was issued
 }
 
-// Enroll trades a token for an identity: a new worker and its certificate in DER. When it returns, the use of the token and
-// the worker are stored, both in one commit. A request that is wrong in another way does not use the token up.
-func (e *Enrolment) Enroll(ctx context.Context, r EnrollRequest) (job.WorkerID, []byte, error) {
+// Enroll trades a token for an identity: a new worker and its certificate. When it returns, the use of the token and the worker
+// are stored, both in one commit. A request that is wrong in another way does not use the token up.
+func (e *Enrolment) Enroll(ctx context.Context, r EnrollRequest) (job.WorkerID, Issued, error) {
 	if err := checkName(r.Name); err != nil {
-		return "", nil, err
+		return "", Issued{}, err
 	}
 	id := job.WorkerID("wkr_" + strings.ToLower(ulid.Make().String()))
-	var certificate []byte
+	var issued Issued
 	// The CA signs only for those who hold a token, and nothing is used up when it does not sign.
 	err := e.tokens.redeem(ctx, r.Token, func(t Token) (record store.Record, err error) {
-		if certificate, err = e.authority.SignAgent(r.CSR, id); err != nil {
+		if issued, err = e.authority.SignAgent(r.CSR, id, 1); err != nil {
 			return store.Record{}, err
 		}
-		value, err := json.Marshal(EnrolledWorker{Name: r.Name, Labels: t.Labels, TokenID: t.ID, Enrolled: e.tokens.now().UTC()})
-		return store.Record{Kind: workerRecord, Key: string(id), Value: value}, err
+		return workerToRecord(id, &EnrolledWorker{
+			Name: r.Name, Labels: t.Labels, Queues: t.Queues, TokenID: t.ID, Enrolled: e.tokens.now().UTC(),
+			Generation: 1, Root: issued.Root, Expires: issued.Expires,
+		})
 	})
 	if err != nil {
-		return "", nil, err
+		return "", Issued{}, err
 	}
-	return id, certificate, nil
+	return id, issued, nil
 }
 
 func checkName(name string) error {
-	strange := strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
-	if name == "" || utf8.RuneCountInString(name) > maxNameLength || strange || !utf8.ValidString(name) {
+	if !printable(name, maxNameLength) {
 		// Only the beginning is repeated: anybody may send a name, of any length.
 		return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
 			"the worker's name %.32q must have 1 to %d printable characters; set it with --name", name, maxNameLength)
@@ -82,19 +108,40 @@ func checkName(name string) error {
 	return nil
 }
 
-// Renew signs a new certificate, in DER, for a worker that has proved its identity. One that is not enrolled is refused.
-func (e *Enrolment) Renew(ctx context.Context, id job.WorkerID, csr []byte) ([]byte, error) {
-	if _, err := e.Worker(ctx, id); err != nil {
-		return nil, err
+// printable reports whether a name has 1 to limit characters that can all be seen.
+func printable(name string, limit int) bool {
+	strange := strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
+	return name != "" && utf8.RuneCountInString(name) <= limit && !strange && utf8.ValidString(name)
+}
+
+// Renew signs a new certificate for a worker that has proved its identity. When it returns, its generation is stored. A worker that
+// is not enrolled is refused.
+func (e *Enrolment) Renew(ctx context.Context, id job.WorkerID, csr []byte) (Issued, error) {
+	s := e.sightings(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w, err := e.Worker(ctx, id)
+	if err != nil {
+		return Issued{}, err
 	}
-	return e.authority.SignAgent(csr, id)
+	issued, err := e.authority.SignAgent(csr, id, w.Generation+1)
+	if err != nil {
+		return Issued{}, err
+	}
+	w.Generation++
+	w.Root, w.Expires = issued.Root, issued.Expires
+	return issued, e.write(ctx, id, &w)
 }
 
 // Worker returns what is known of an enrolled worker. One that is not known, because this is not the store that it enrolled
 // with, is refused.
 func (e *Enrolment) Worker(ctx context.Context, id job.WorkerID) (EnrolledWorker, error) {
+	return e.read(ctx, workerRecord, id)
+}
+
+func (e *Enrolment) read(ctx context.Context, kind string, id job.WorkerID) (EnrolledWorker, error) {
 	var w EnrolledWorker
-	value, err := e.tokens.store.Record(ctx, workerRecord, string(id))
+	value, err := e.tokens.store.Record(ctx, kind, string(id))
 	if err != nil {
 		if job.CodeOf(err) == job.CodeNotFound {
 			return w, job.Errorf(job.CodeDenied, job.ReasonPermissionDenied,
@@ -106,4 +153,49 @@ func (e *Enrolment) Worker(ctx context.Context, id job.WorkerID) (EnrolledWorker
 		return w, fmt.Errorf("the record of worker %s is damaged: %w", id, err)
 	}
 	return w, nil
+}
+
+func (e *Enrolment) write(ctx context.Context, id job.WorkerID, w *EnrolledWorker) error {
+	record, err := workerToRecord(id, w)
+	if err != nil {
+		return err
+	}
+	return e.tokens.store.Commit(ctx, &store.Batch{Records: []store.Record{record}})
+}
+
+func workerToRecord(id job.WorkerID, w *EnrolledWorker) (store.Record, error) {
+	value, err := json.Marshal(w)
+	return store.Record{Kind: workerRecord, Key: string(id), Value: value}, err
+}
+
+// WorkersByRoot counts the workers whose certificate is still good, by the pin of the root above it.
+func (e *Enrolment) WorkersByRoot(ctx context.Context) (map[string]int, error) {
+	records, err := e.tokens.store.ListRecords(ctx, workerRecord)
+	if err != nil {
+		return nil, err
+	}
+	now, counts := e.tokens.now(), make(map[string]int)
+	for _, r := range records {
+		var w EnrolledWorker
+		if json.Unmarshal(r.Value, &w) == nil && now.Before(w.Expires) { // damaged ones cannot connect either
+			counts[w.Root]++
+		}
+	}
+	return counts, nil
+}
+
+// Retire ends the trust in the root before the one that signs. A *job.Error says that workers depend on it, which must enrol again if
+// it is forced, or that there is no such root.
+func (e *Enrolment) Retire(ctx context.Context, force bool) error {
+	if pins := e.authority.Pins(); len(pins) == 2 && !force {
+		counts, err := e.WorkersByRoot(ctx)
+		if err != nil {
+			return err
+		}
+		if n := counts[pins[1]]; n > 0 {
+			return job.Errorf(job.CodePrecondition, job.ReasonUnavailable,
+				"%d workers still have certificates of the old root; wait until they have connected, or a day, or use --force and enrol them again", n)
+		}
+	}
+	return e.authority.Retire()
 }

@@ -27,7 +27,7 @@ func newOffice(t *testing.T) *office {
 	o := &office{db: newRecords(), now: newClock()}
 	o.authority = openAuthority(t, t.TempDir(), o.now.Now)
 	o.tokens = NewTokens(o.db, o.now.Now)
-	o.Enrolment = NewEnrolment(o.authority, o.tokens)
+	o.Enrolment = NewEnrolment(EnrolmentConfig{Authority: o.authority, Tokens: o.tokens})
 	return o
 }
 
@@ -37,16 +37,15 @@ func TestEnroll(t *testing.T) {
 	labels := map[string]string{"zone": "a", "gpu": ""}
 	token, secret := create(t, o.tokens, CreateOptions{Labels: labels})
 	key := newKey(t)
-	id, der, err := o.Enroll(t.Context(), EnrollRequest{Token: secret, CSR: request(t, &x509.CertificateRequest{}, key), Name: "host-1"})
+	id, issued, err := o.Enroll(t.Context(), EnrollRequest{Token: secret, CSR: request(t, &x509.CertificateRequest{}, key), Name: "host-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(id) != 4+26 || !strings.HasPrefix(string(id), "wkr_") || strings.ToLower(string(id)) != string(id) {
 		t.Errorf("the worker's id is %q", id)
 	}
-	c := parse(t, der)
-	checkIssued(t, parse(t, o.CADER()), c, o.now.Now(), x509.ExtKeyUsageClientAuth, agentLife)
-	if p, err := PrincipalOf(c); err != nil || p != (Principal{Kind: Agent, Worker: id}) || !key.PublicKey.Equal(c.PublicKey) {
+	c := checkAgents(t, root(t, o.authority), issued, o.now.Now())
+	if p, err := PrincipalOf(c); err != nil || p.Kind != Agent || p.Worker != id || !key.PublicKey.Equal(c.PublicKey) {
 		t.Errorf("the certificate is of %v (error %v)", p, err)
 	}
 	w, err := o.Worker(t.Context(), id)
@@ -77,9 +76,9 @@ func TestEnrollRefuses(t *testing.T) {
 		{"a wrong token and no request", EnrollRequest{Token: "hat_x", Name: "a"}, job.CodeUnauthenticated},
 	}
 	for _, tt := range tests {
-		id, der, err := o.Enroll(t.Context(), tt.request)
-		if job.CodeOf(err) != tt.code || id != "" || der != nil {
-			t.Errorf("%s: Enroll = %q, %x, %v, want code %d", tt.name, id, der, err, tt.code)
+		id, issued, err := o.Enroll(t.Context(), tt.request)
+		if job.CodeOf(err) != tt.code || id != "" || issued.Chain != nil {
+			t.Errorf("%s: Enroll = %q, %x, %v, want code %d", tt.name, id, issued.Chain, err, tt.code)
 		}
 		if err != nil && len(err.Error()) > 1000 {
 			t.Errorf("%s: the message repeats what was sent, it has %d bytes", tt.name, len(err.Error()))
@@ -145,15 +144,15 @@ func TestEnrollIsDurable(t *testing.T) {
 	broken := errors.New("the disk is gone")
 	o.db.setFail(broken)
 	r := EnrollRequest{Token: secret, CSR: csr, Name: "a"}
-	if id, der, err := o.Enroll(t.Context(), r); !errors.Is(err, broken) || id != "" || der != nil {
-		t.Fatalf("Enroll on a store that fails = %q, %x, %v", id, der, err)
+	if id, issued, err := o.Enroll(t.Context(), r); !errors.Is(err, broken) || id != "" || issued.Chain != nil {
+		t.Fatalf("Enroll on a store that fails = %q, %x, %v", id, issued.Chain, err)
 	}
 	o.db.setFail(nil)
 	id, _, err := o.Enroll(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	restarted := NewEnrolment(o.authority, NewTokens(o.db, o.now.Now))
+	restarted := NewEnrolment(EnrolmentConfig{Authority: o.authority, Tokens: NewTokens(o.db, o.now.Now)})
 	_, _, err = restarted.Enroll(t.Context(), r)
 	wantRefused(t, err, "used up")
 	if _, err := restarted.Worker(t.Context(), id); err != nil {
@@ -172,12 +171,11 @@ func TestRenew(t *testing.T) {
 	}
 	o.now.advance(16 * time.Hour)
 	key := newKey(t)
-	der, err := o.Renew(t.Context(), id, request(t, &x509.CertificateRequest{}, key))
+	issued, err := o.Renew(t.Context(), id, request(t, &x509.CertificateRequest{}, key))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := parse(t, der)
-	checkIssued(t, parse(t, o.CADER()), c, o.now.Now(), x509.ExtKeyUsageClientAuth, agentLife)
+	c := checkAgents(t, root(t, o.authority), issued, o.now.Now())
 	if p, err := PrincipalOf(c); err != nil || p.Worker != id || !key.PublicKey.Equal(c.PublicKey) {
 		t.Errorf("the new certificate is of %v (error %v)", p, err)
 	}

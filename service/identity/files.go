@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 )
 
 // PEM types.
 const (
 	pemCertificate = "CERTIFICATE"
 	pemKey         = "PRIVATE KEY"
+	pemECKey       = "EC PRIVATE KEY"
 )
 
 // newFiles is the pattern of files that are being written.
@@ -56,24 +58,71 @@ func tighten(path string, mode fs.FileMode) error {
 // save writes the key, then the certificate. The order matters: a crash in between leaves a key that fits no certificate,
 // which is made up for at the next boot.
 func (a *Authority) save(name string, pair *keyPair) error {
-	der, err := x509.MarshalPKCS8PrivateKey(pair.key)
+	if err := a.saveKey(name, pair.key); err != nil {
+		return err
+	}
+	return a.saveCertificates(name, pair.certificate)
+}
+
+func (a *Authority) saveKey(name string, key *ecdsa.PrivateKey) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return fmt.Errorf("encoding the key %q: %w", name, err)
 	}
-	path := filepath.Join(a.dir, name)
-	if err := writePEM(path+keyPE, pemKey, der); err != nil {
-		return err
-	}
-	return writePEM(path+certificatePE, pemCertificate, pair.certificate.Raw)
+	return a.change(name+keyPE, func(path string) error { return writePEM(path, pemKey, der) })
 }
 
-// writePEM writes a file so that after a crash it is there whole, as it was before, or not at all.
-func writePEM(path, kind string, der []byte) error {
+func (a *Authority) saveCertificates(name string, certificates ...*x509.Certificate) error {
+	var ders [][]byte
+	for _, c := range certificates {
+		ders = append(ders, c.Raw)
+	}
+	return a.change(name+certificatePE, func(path string) error { return writePEM(path, pemCertificate, ders...) })
+}
+
+func (a *Authority) rename(from, to string) error {
+	return a.change(to, func(path string) error {
+		if err := os.Rename(a.path(from), path); err != nil {
+			return err
+		}
+		return syncFolder(a.dir)
+	})
+}
+
+// remove removes a file if it is there.
+func (a *Authority) remove(file string) error {
+	if _, err := os.Stat(a.path(file)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return a.change(file, os.Remove)
+}
+
+// change changes a file of the folder; everything that does goes through here.
+func (a *Authority) change(file string, how func(path string) error) error {
+	if a.cut != nil {
+		if err := a.cut(file); err != nil {
+			return err
+		}
+	}
+	return how(a.path(file))
+}
+
+// writePEM writes a file with one block for each of ders.
+func writePEM(path, kind string, ders ...[]byte) error {
+	var text []byte
+	for _, der := range ders {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
+	}
+	return writeFile(path, text)
+}
+
+// writeFile writes a file so that after a crash it is there whole, as it was before, or not at all.
+func writeFile(path string, data []byte) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), newFiles) // made with mode 0600
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	err = pem.Encode(temp, &pem.Block{Type: kind, Bytes: der})
+	_, err = temp.Write(data)
 	if err == nil {
 		err = temp.Sync()
 	}
@@ -104,39 +153,49 @@ func syncFolder(dir string) error {
 
 // load reads a certificate and its key. The error is os.ErrNotExist when the certificate is not there.
 func (a *Authority) load(name string) (*keyPair, error) {
-	certificatePath, keyPath := filepath.Join(a.dir, name+certificatePE), filepath.Join(a.dir, name+keyPE)
-	der, err := readPEM(certificatePath, pemCertificate)
+	pair, _, err := a.loadAll(name)
+	return pair, err
+}
+
+// loadAll is load for a file that may have further certificates; all are returned.
+func (a *Authority) loadAll(name string) (*keyPair, []*x509.Certificate, error) {
+	certificatePath, keyPath := a.path(name+certificatePE), a.path(name+keyPE)
+	certificates, err := readCertificates(certificatePath)
 	if err != nil {
-		return nil, err
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("%s holds no certificate: %w", certificatePath, err)
+		return nil, nil, err
 	}
 	key, err := readKey(keyPath)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s is there, but its key %s is missing; restore it from a backup, "+
+		return nil, nil, fmt.Errorf("%s is there, but its key %s is missing; restore it from a backup, "+
 			"or remove the whole folder to begin with a new CA", certificatePath, filepath.Base(keyPath))
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if !key.PublicKey.Equal(certificate.PublicKey) {
-		return nil, fmt.Errorf("%s is not the key of %s; restore both from one backup", keyPath, filepath.Base(certificatePath))
+	if !key.PublicKey.Equal(certificates[0].PublicKey) {
+		return nil, nil, fmt.Errorf("%s is not the key of %s; restore both from one backup", keyPath, filepath.Base(certificatePath))
 	}
-	return &keyPair{certificate: certificate, key: key}, nil
+	return &keyPair{certificate: certificates[0], key: key}, certificates, nil
 }
 
-// readKey reads a key and sees to it that nobody else can. The error is os.ErrNotExist when it is not there.
+// readKey reads a key, in PKCS #8 or as OpenSSL writes those of elliptic curves, and sees to it that nobody else can. The error is
+// os.ErrNotExist when it is not there.
 func readKey(path string) (*ecdsa.PrivateKey, error) {
-	der, err := readPEM(path, pemKey)
+	blocks, err := readPEM(path, pemKey, pemECKey)
 	if err != nil {
 		return nil, err
 	}
 	if err := tighten(path, 0o600); err != nil {
 		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if blocks[0].Type == pemECKey {
+		key, err := x509.ParseECPrivateKey(blocks[0].Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s holds no private key: %w", path, err)
+		}
+		return key, nil
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0].Bytes)
 	if err != nil {
 		return nil, fmt.Errorf("%s holds no private key: %w", path, err)
 	}
@@ -147,13 +206,41 @@ func readKey(path string) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-func readPEM(path, kind string) ([]byte, error) {
+// readCertificates reads one certificate or more.
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	blocks, err := readPEM(path, pemCertificate)
+	if err != nil {
+		return nil, err
+	}
+	var out []*x509.Certificate
+	for _, block := range blocks {
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s holds no certificate: %w", path, err)
+		}
+		out = append(out, certificate)
+	}
+	return out, nil
+}
+
+// readPEM returns the blocks of these kinds in a file, at least one.
+func readPEM(path string, kinds ...string) ([]*pem.Block, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	if block, _ := pem.Decode(data); block != nil && block.Type == kind {
-		return block.Bytes, nil
+	var out []*pem.Block
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if data = rest; slices.Contains(kinds, block.Type) {
+			out = append(out, block)
+		}
 	}
-	return nil, fmt.Errorf("%s has no PEM block of type %q; restore it from a backup", path, kind)
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s has no PEM block of type %q; restore it from a backup", path, kinds[0])
+	}
+	return out, nil
 }

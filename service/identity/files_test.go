@@ -39,8 +39,8 @@ func TestHalfMadeFolder(t *testing.T) {
 		if written > 0 && a.Pin() != pin {
 			t.Errorf("after %d files, with the CA's key among them, the pin changed", written)
 		}
-		checkIssued(t, parse(t, a.CADER()), certificateIn(t, dir, serverFile), now.Now(), x509.ExtKeyUsageServerAuth, serverLife)
-		checkIssued(t, parse(t, a.CADER()), certificateIn(t, dir, adminFile), now.Now(), x509.ExtKeyUsageClientAuth, userLife)
+		checkIssued(t, root(t, a), certificateIn(t, dir, serverFile), now.Now(), x509.ExtKeyUsageServerAuth, serverLife)
+		checkIssued(t, root(t, a), certificateIn(t, dir, adminFile), now.Now(), x509.ExtKeyUsageClientAuth, userLife)
 	}
 }
 
@@ -49,20 +49,20 @@ func TestLostCACertificate(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), newClock()
 	first := openAuthority(t, dir, now.Now)
-	old := parse(t, first.CADER())
+	old := root(t, first)
 	remove(t, dir, "ca.pem")
 	now.advance(time.Hour)
 	second := openAuthority(t, dir, now.Now)
 	if second.Pin() != first.Pin() {
 		t.Error("the pin changed")
 	}
-	agent, err := second.SignAgent(request(t, &x509.CertificateRequest{}, newKey(t)), "wkr_1")
+	agent, err := second.SignAgent(request(t, &x509.CertificateRequest{}, newKey(t)), "wkr_1", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Those who hold the old certificate trust what the new one stands for, and the other way round.
-	checkIssued(t, old, parse(t, agent), now.Now(), x509.ExtKeyUsageClientAuth, agentLife)
-	if err := certificateIn(t, dir, adminFile).CheckSignatureFrom(parse(t, second.CADER())); err != nil {
+	checkIssued(t, old, parse(t, agent.Chain[0]), now.Now(), x509.ExtKeyUsageClientAuth, agentLife, agent.Chain[1:]...)
+	if err := certificateIn(t, dir, adminFile).CheckSignatureFrom(root(t, second)); err != nil {
 		t.Error(err)
 	}
 }
@@ -72,8 +72,8 @@ func TestMixedPair(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), newClock()
 	a := openAuthority(t, dir, now.Now)
-	for _, name := range []string{serverFile, adminFile} {
-		pair, err := a.issueServer()
+	for _, name := range []string{agentsFile, serverFile, adminFile} {
+		pair, err := a.issueServer(a.trust.Load())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestMixedPair(t *testing.T) {
 		}
 	}
 	b := openAuthority(t, dir, now.Now)
-	for _, name := range []string{serverFile, adminFile} {
+	for _, name := range []string{agentsFile, serverFile, adminFile} {
 		if _, err := b.load(name); err != nil {
 			t.Error(err)
 		}
@@ -161,7 +161,7 @@ func TestRefusedFolders(t *testing.T) {
 			tt.spoil(t, dir)
 			before := readFiles(t, dir)
 			now.advance(tt.wait)
-			a, err := OpenAuthority(dir, nil, now.Now)
+			a, err := OpenAuthority(dir, AuthorityConfig{Now: now.Now})
 			if err == nil || a != nil {
 				t.Fatalf("OpenAuthority = %v, %v, want an error and nothing else", a, err)
 			}
@@ -185,7 +185,7 @@ func TestFolderThatCannotBeMade(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenAuthority(path, nil, newClock().Now); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := OpenAuthority(path, AuthorityConfig{Now: newClock().Now}); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a file as the folder gives %v", err)
 	}
 }

@@ -39,7 +39,7 @@ func (c *clock) advance(d time.Duration) {
 // openAuthority opens an authority that must open.
 func openAuthority(t testing.TB, dir string, now func() time.Time, hosts ...string) *Authority {
 	t.Helper()
-	a, err := OpenAuthority(dir, hosts, now)
+	a, err := OpenAuthority(dir, AuthorityConfig{Hosts: hosts, Now: now})
 	if err != nil {
 		t.Fatalf("opening the authority in %s: %v", dir, err)
 	}
@@ -77,9 +77,10 @@ func parse(t testing.TB, der []byte) *x509.Certificate {
 
 // records is a Store in memory that keeps only records.
 type records struct {
-	mu     sync.Mutex
-	values map[string][]byte // by kind, a slash, and key
-	fail   error             // what reads and commits return when it is set
+	store.Records // nil: what is not below is not called
+	mu            sync.Mutex
+	values        map[string][]byte // by kind, a slash, and key
+	fail          error             // what reads and commits return when it is set
 }
 
 func newRecords() *records { return &records{values: make(map[string][]byte)} }
@@ -144,4 +145,10 @@ func (r *records) count(t testing.TB, kind string) int {
 		t.Fatal(err)
 	}
 	return len(all)
+}
+
+// root returns the certificate of the root that signs.
+func root(t testing.TB, a *Authority) *x509.Certificate {
+	t.Helper()
+	return parse(t, a.Roots()[0])
 }

@@ -6,10 +6,14 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/hodei-jobs/hodei/service/job"
 )
+
+// Administrator is the user that the first boot makes.
+const Administrator = "admin"
 
 // Kind is a sort of identity.
 type Kind uint8
@@ -25,6 +29,9 @@ const (
 type Principal struct {
 	Kind   Kind
 	Name   string       // of a user
+	Groups []string     // of a user: those that the certificate names, in no order
+	Login  string       // of a user: to which the certificate belongs; empty: none
+	Token  string       // the id of the API token by which the proof was got; empty: none
 	Worker job.WorkerID // of an agent
 }
 
@@ -62,7 +69,7 @@ func PrincipalOf(certificate *x509.Certificate) (Principal, error) {
 	}
 	uri := certificate.URIs[0]
 	name := strings.TrimPrefix(uri.Path, "/")
-	p := Principal{Kind: User, Name: name}
+	p := Principal{Kind: User, Name: name, Groups: certificate.Subject.Organization, Login: certificate.Subject.SerialNumber}
 	if uri.Host == agentHost {
 		p = Principal{Kind: Agent, Worker: job.WorkerID(name)}
 	}
@@ -70,4 +77,27 @@ func PrincipalOf(certificate *x509.Certificate) (Principal, error) {
 		return Principal{}, fmt.Errorf("the certificate's URI %q is not of the form hodei://user/NAME or hodei://agent/WORKER", uri)
 	}
 	return p, nil
+}
+
+// principalOfSubject is the reverse of String, for whoever has proved who they are.
+func principalOfSubject(subject string) (Principal, error) {
+	kind, name, _ := strings.Cut(subject, "/")
+	switch {
+	case name == "" || strings.Contains(name, "/"):
+	case kind == userHost:
+		return Principal{Kind: User, Name: name}, nil
+	case kind == agentHost:
+		return Principal{Kind: Agent, Worker: job.WorkerID(name)}, nil
+	}
+	return Principal{}, fmt.Errorf("%q is neither user/NAME nor agent/WORKER", subject)
+}
+
+// GenerationOf returns how many certificates the agent whose certificate this is had got with it; 0 for one of an earlier version, which
+// did not count.
+func GenerationOf(certificate *x509.Certificate) int {
+	n, err := strconv.Atoi(certificate.Subject.SerialNumber)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
 }

@@ -71,14 +71,14 @@ func meet(t *testing.T, server, client *tls.Config) meeting {
 }
 
 // trusting returns the settings of a client that trusts the authority and shows the given certificates.
-func trusting(t *testing.T, a *Authority, now func() time.Time, show ...tls.Certificate) *tls.Config {
+func trusting(t testing.TB, a *Authority, now func() time.Time, show ...tls.Certificate) *tls.Config {
 	t.Helper()
 	roots := x509.NewCertPool()
-	roots.AddCert(parse(t, a.CADER()))
+	roots.AddCert(root(t, a))
 	return &tls.Config{RootCAs: roots, ServerName: "localhost", Time: now, Certificates: show, NextProtos: []string{"h2"}}
 }
 
-func admin(t *testing.T, a *Authority) tls.Certificate {
+func admin(t testing.TB, a *Authority) tls.Certificate {
 	t.Helper()
 	c, err := tls.LoadX509KeyPair(a.AdminCertificatePath(), a.AdminKeyPath())
 	if err != nil {
@@ -88,14 +88,14 @@ func admin(t *testing.T, a *Authority) tls.Certificate {
 }
 
 // agent enrols nobody: it only has a certificate signed.
-func agent(t *testing.T, a *Authority) tls.Certificate {
+func agent(t testing.TB, a *Authority) tls.Certificate {
 	t.Helper()
 	key := newKey(t)
-	der, err := a.SignAgent(request(t, &x509.CertificateRequest{}, key), "wkr_1")
+	issued, err := a.SignAgent(request(t, &x509.CertificateRequest{}, key), "wkr_1", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return certificate(der, key)
+	return tls.Certificate{Certificate: issued.Chain, PrivateKey: key}
 }
 
 func certificate(der []byte, key *ecdsa.PrivateKey) tls.Certificate {
@@ -124,12 +124,12 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 	old, person := agent(t, a), admin(t, a)
 	early := agent(t, authorityAt(t, a, now.Now().Add(30*24*time.Hour)))
 	now.advance(agentLife + time.Second)
-	server, err := a.ServerTLS().GetCertificate(nil)
+	server, err := a.ServerTLS(nil).GetCertificate(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	chained := agent(t, a)
-	chained.Certificate = append(chained.Certificate, a.CADER())
+	chained.Certificate = append(chained.Certificate, a.Roots()[0])
 	// An agent that plays CA: what its key signs must not count.
 	fresh := agent(t, a)
 	key := newKey(t)
@@ -169,7 +169,7 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 				}
 				return &tt.show[0], nil // also one that the server has not asked for
 			}
-			m := meet(t, a.ServerTLS(), client)
+			m := meet(t, a.ServerTLS(nil), client)
 			if tt.want == "" {
 				if m.serverErr == nil {
 					t.Fatalf("the server took the certificate, as of %v", m.server.VerifiedChains)
@@ -189,7 +189,9 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 // authorityAt returns the authority as it signs at another time.
 func authorityAt(t *testing.T, a *Authority, at time.Time) *Authority {
 	t.Helper()
-	return &Authority{dir: a.dir, hosts: a.hosts, now: func() time.Time { return at }, ca: a.ca}
+	later := &Authority{dir: a.dir, hosts: a.hosts, now: func() time.Time { return at }, agentLife: a.agentLife}
+	later.trust.Store(a.trust.Load())
+	return later
 }
 
 func caller(t *testing.T, state *tls.ConnectionState) Principal {
@@ -211,7 +213,7 @@ func TestServerProvesItself(t *testing.T) {
 	for _, name := range []string{"localhost", "127.0.0.1", "::1", "jobs.example.org"} {
 		client := trusting(t, a, now.Now)
 		client.ServerName = name
-		m := meet(t, a.ServerTLS(), client)
+		m := meet(t, a.ServerTLS(nil), client)
 		if m.clientErr != nil {
 			t.Errorf("a client that asks for %s: %v", name, m.clientErr)
 		}
@@ -222,17 +224,17 @@ func TestServerProvesItself(t *testing.T) {
 	wrong := trusting(t, a, now.Now)
 	wrong.ServerName = "other.example.org"
 	var nameErr x509.HostnameError
-	if m := meet(t, a.ServerTLS(), wrong); !errors.As(m.clientErr, &nameErr) {
+	if m := meet(t, a.ServerTLS(nil), wrong); !errors.As(m.clientErr, &nameErr) {
 		t.Errorf("a client that asks for another name: %v", m.clientErr)
 	}
 	var authorityErr x509.UnknownAuthorityError
 	stranger := trusting(t, openAuthority(t, t.TempDir(), now.Now), now.Now)
-	if m := meet(t, a.ServerTLS(), stranger); !errors.As(m.clientErr, &authorityErr) {
+	if m := meet(t, a.ServerTLS(nil), stranger); !errors.As(m.clientErr, &authorityErr) {
 		t.Errorf("a client of another CA: %v", m.clientErr)
 	}
 	// Half a year later the running server must still be good for a client: its certificate has renewed itself.
 	now.advance(180 * 24 * time.Hour)
-	if m := meet(t, a.ServerTLS(), trusting(t, a, now.Now)); m.clientErr != nil {
+	if m := meet(t, a.ServerTLS(nil), trusting(t, a, now.Now)); m.clientErr != nil {
 		t.Errorf("a client after half a year: %v", m.clientErr)
 	}
 }
@@ -242,13 +244,13 @@ func TestPinIsInTheChain(t *testing.T) {
 	t.Parallel()
 	now := newClock()
 	a := openAuthority(t, t.TempDir(), now.Now)
-	m := meet(t, a.ServerTLS(), &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
+	m := meet(t, a.ServerTLS(nil), &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
 	if m.serverErr != nil || len(m.client.PeerCertificates) != 2 {
 		t.Fatalf("the server sent %d certificates (error %v), want its own and the CA's", len(m.client.PeerCertificates), m.serverErr)
 	}
 	sent := m.client.PeerCertificates[1]
 	sum := sha256.Sum256(sent.RawSubjectPublicKeyInfo)
-	if "sha256:"+hex.EncodeToString(sum[:]) != a.Pin() || !bytes.Equal(sent.Raw, a.CADER()) {
+	if "sha256:"+hex.EncodeToString(sum[:]) != a.Pin() || !bytes.Equal(sent.Raw, a.Roots()[0]) {
 		t.Error("the certificate beside the server's is not the CA's")
 	}
 	roots := x509.NewCertPool()
@@ -265,7 +267,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	a := openAuthority(t, t.TempDir(), now.Now)
 	client := trusting(t, a, now.Now, admin(t, a))
 	client.MaxVersion = tls.VersionTLS12
-	if m := meet(t, a.ServerTLS(), client); m.serverErr == nil || m.clientErr == nil {
+	if m := meet(t, a.ServerTLS(nil), client); m.serverErr == nil || m.clientErr == nil {
 		t.Error("TLS 1.2 was accepted")
 	}
 }
@@ -277,7 +279,7 @@ func TestNoResumption(t *testing.T) {
 	a := openAuthority(t, t.TempDir(), now.Now)
 	client := trusting(t, a, now.Now, agent(t, a))
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(8)
-	server := a.ServerTLS()
+	server := a.ServerTLS(nil)
 	for range 3 {
 		if m := meet(t, server, client); m.serverErr != nil || m.server.DidResume {
 			t.Fatalf("resumed: %v, error %v", m.server.DidResume, m.serverErr)
@@ -294,7 +296,7 @@ func TestRenewedAgentMeetsServer(t *testing.T) {
 	t.Parallel()
 	now := newClock()
 	a := openAuthority(t, t.TempDir(), now.Now)
-	server := a.ServerTLS()
+	server := a.ServerTLS(nil)
 	for range 10 {
 		m := meet(t, server, trusting(t, a, now.Now, agent(t, a)))
 		if m.serverErr != nil || m.clientErr != nil {

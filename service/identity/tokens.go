@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,6 +43,10 @@ type Token struct {
 	Expires  time.Time         `json:"expires"`
 	UsesLeft int               `json:"uses_left"`        // how many agents may still enrol
 	Labels   map[string]string `json:"labels,omitempty"` // that every agent enrolled with it gets
+	Queues   []string          `json:"queues,omitempty"` // whose jobs alone these agents get; empty: all
+
+	Created   time.Time `json:"created"`
+	CreatedBy string    `json:"created_by"`
 }
 
 // CreateOptions say what a token is good for.
@@ -49,6 +54,9 @@ type CreateOptions struct {
 	TTL     time.Duration     // up to 30 days; 0: one hour
 	MaxUses int               // how many agents may enrol with it; 0: one
 	Labels  map[string]string // that every agent enrolled with it gets
+	Queues  []string          // "namespace/queue" or "namespace/*": whose jobs alone these agents get; empty: all
+
+	CreatedBy string // who makes it: "user/ada"
 }
 
 // Tokens makes and redeems tokens. Only hashes of the secrets are stored. The methods may be called at once.
@@ -73,6 +81,9 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 		return Token{}, "", job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
 			"a token may live up to %v, not %v, and must have at least one use, not %d", maxTokenTTL, options.TTL, options.MaxUses)
 	}
+	if err := checkQueues(options.Queues); err != nil {
+		return Token{}, "", err
+	}
 	random := make([]byte, 32)
 	if _, err := rand.Read(random); err != nil {
 		return Token{}, "", err
@@ -80,7 +91,8 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 	secret := secretPrefix + base64.RawURLEncoding.EncodeToString(random)
 	token := Token{
 		ID:      "tok_" + strings.ToLower(ulid.Make().String()),
-		Expires: t.now().Add(options.TTL).UTC(), UsesLeft: options.MaxUses, Labels: options.Labels,
+		Expires: t.now().Add(options.TTL).UTC(), UsesLeft: options.MaxUses, Labels: options.Labels, Queues: options.Queues,
+		Created: t.now().UTC(), CreatedBy: options.CreatedBy,
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -92,6 +104,22 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 		return Token{}, "", err
 	}
 	return token, secret, nil
+}
+
+// checkQueues refuses scopes that no queue could be in: an agent that they bind would wait for ever.
+func checkQueues(queues []string) error {
+	for _, scope := range queues {
+		namespace, name, _ := strings.Cut(scope, "/")
+		queue := job.DefaultQueueSettings(namespace, name)
+		if name == "*" {
+			queue = job.DefaultQueueSettings(namespace, job.DefaultQueue)
+		}
+		if err := queue.Validate(); err != nil {
+			return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
+				"the queue %.64q is not of the form NAMESPACE/QUEUE or NAMESPACE/*: %v", scope, err)
+		}
+	}
+	return nil
 }
 
 // expired returns deletions of the tokens that nobody can use any more. Damaged records are left for people to look at.
@@ -109,6 +137,41 @@ func (t *Tokens) expired(ctx context.Context) ([]store.Record, error) {
 		}
 	}
 	return gone, nil
+}
+
+// List returns the tokens that are good still, the oldest first. Damaged records are left out.
+func (t *Tokens) List(ctx context.Context) ([]Token, error) {
+	records, err := t.store.ListRecords(ctx, tokenRecord)
+	if err != nil {
+		return nil, err
+	}
+	now := t.now()
+	var all []Token
+	for _, r := range records {
+		var token Token
+		if json.Unmarshal(r.Value, &token) == nil && now.Before(token.Expires) {
+			all = append(all, token)
+		}
+	}
+	slices.SortFunc(all, func(a, b Token) int { return strings.Compare(a.ID, b.ID) })
+	return all, nil
+}
+
+// Revoke removes a token. CodeNotFound when there is none.
+func (t *Tokens) Revoke(ctx context.Context, id string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	records, err := t.store.ListRecords(ctx, tokenRecord)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		var token Token
+		if json.Unmarshal(r.Value, &token) == nil && token.ID == id {
+			return t.write(ctx, r.Key, &Token{})
+		}
+	}
+	return noToken(id)
 }
 
 func tokenKey(secret string) string {

@@ -42,6 +42,7 @@ const (
 	ReasonStepNotRunning     Reason = "STEP_NOT_RUNNING"
 	ReasonSecretNotFound     Reason = "SECRET_NOT_FOUND"
 	ReasonTooLarge           Reason = "TOO_LARGE"
+	ReasonNotFound           Reason = "NOT_FOUND"
 )
 
 // Error is an error whose text is written for the person who made the request.

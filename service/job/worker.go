@@ -21,6 +21,7 @@ type Worker struct {
 	Labels        map[string]string
 	Taints        []string // it takes only jobs that tolerate all of them
 	Capabilities  []string // what its agent can do that not all can
+	Queues        []string // "namespace/queue" or "namespace/*": whose jobs alone it gets; empty: all
 	Capacity      Resources
 	Slots         int32 // how many attempts it runs at the same time
 	AgentVersion  string

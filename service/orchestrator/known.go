@@ -20,13 +20,14 @@ type known struct {
 	Labels   map[string]string
 	Taints   []string
 	Can      []string
+	Queues   []string `json:",omitempty"`
 	Capacity job.Resources
 	Slots    int32
 }
 
 // keepWorker writes what is known of a worker, if that is new.
 func (s *state) keepWorker(w *worker) {
-	value, err := json.Marshal(known{w.Name, w.Labels, w.Taints, w.Capabilities, w.Capacity, w.Slots})
+	value, err := json.Marshal(known{w.Name, w.Labels, w.Taints, w.Capabilities, w.Queues, w.Capacity, w.Slots})
 	if err != nil || string(value) == w.kept {
 		return // strings and numbers can always be written
 	}
@@ -53,8 +54,8 @@ func (s *state) restoreWorkers(ctx context.Context, db Store, now time.Time) err
 			continue
 		}
 		w := &worker{kept: string(r.Value), Worker: job.Worker{
-			ID: job.WorkerID(r.Key), Name: k.Name, Labels: k.Labels, Taints: k.Taints, Capabilities: k.Can, Capacity: k.Capacity, Slots: k.Slots,
-			Draining: s.drained[job.WorkerID(r.Key)], LastHeartbeat: now,
+			ID: job.WorkerID(r.Key), Name: k.Name, Labels: k.Labels, Taints: k.Taints, Capabilities: k.Can, Queues: k.Queues, Capacity: k.Capacity,
+			Slots: k.Slots, Draining: s.drained[job.WorkerID(r.Key)], LastHeartbeat: now,
 		}}
 		s.workers[w.ID] = w
 		s.sched.SetWorker(&w.Worker)

@@ -141,7 +141,7 @@ func (o *Orchestrator) endedOrUnknown(ctx context.Context, id job.ID) (job.Job, 
 
 // do puts a command into the inbox and waits until it was committed.
 func (o *Orchestrator) do(ctx context.Context, c command, w *waiter) error {
-	if err := o.inbox.put(ctx, c); err != nil {
+	if err := o.inbox.put(ctx, withEntry(ctx, c)); err != nil {
 		return err
 	}
 	return w.wait(ctx)

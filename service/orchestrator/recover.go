@@ -25,6 +25,9 @@ func recoverState(ctx context.Context, config Config) (*state, error) {
 	if err := s.restoreWorkers(ctx, config.Store, config.Clock()); err != nil {
 		return nil, err
 	}
+	if err := s.restoreTrail(ctx, config.Store); err != nil {
+		return nil, err
+	}
 	if err := s.restoreSettings(ctx, config.Store); err != nil {
 		return nil, err
 	}

@@ -138,3 +138,11 @@ func (s *simStore) ListRecords(ctx context.Context, kind string) ([]store.Record
 	}
 	return s.Store.ListRecords(ctx, kind)
 }
+
+// PageRecords implements store.Records.
+func (s *simStore) PageRecords(ctx context.Context, kind string, page store.RecordPage) ([]store.Record, error) {
+	if s.readFails() {
+		return nil, errSimDisk
+	}
+	return s.Store.PageRecords(ctx, kind, page)
+}

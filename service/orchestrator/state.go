@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/scheduler"
 	"github.com/hodei-jobs/hodei/service/store"
@@ -26,6 +27,7 @@ type state struct {
 
 	drained map[job.WorkerID]bool // by an operator; kept over restarts
 	set     settings              // the same
+	trail   chain.Chain           // the end of the audit trail
 
 	store         Store
 	logger        *slog.Logger
@@ -44,6 +46,7 @@ type state struct {
 	newRequest map[string]store.Request
 	ends       []store.LogEnd
 	records    []store.Record
+	entries    []chain.Entry // for the audit trail
 	missed     []missed
 	ordering   []*worker // that have orders
 	cancels    []cancelOrder
@@ -365,7 +368,7 @@ func assignment(j *job.Job) Assignment {
 // collect turns what changed into one batch for the store. The batch refers to the entries, which stay as they are until
 // release.
 func (s *state) collect() *store.Batch {
-	batch := &store.Batch{Term: s.term, Ends: s.ends, Records: s.records, Changed: make([]*job.Job, 0, len(s.dirty))}
+	batch := &store.Batch{Term: s.term, Ends: s.ends, Records: append(s.records, s.auditRecords()...), Changed: make([]*job.Job, 0, len(s.dirty))}
 	for _, e := range s.dirty {
 		if e.isNew {
 			batch.Accepted = append(batch.Accepted, &e.job)
@@ -400,7 +403,7 @@ func (s *state) release() {
 	clear(s.dirty)
 	s.dirty = s.dirty[:0]
 	clear(s.newRequest)
-	s.ends, s.records = nil, nil
+	s.ends, s.records, s.entries = nil, nil, nil
 }
 
 // entryBytes is about what an entry takes without its spec.

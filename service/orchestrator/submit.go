@@ -76,13 +76,16 @@ type submit struct {
 	submissions []Submission
 	results     []Result // of all submissions; prepared before
 	starts      []int    // where the results of each begin
+	made        int      // how many jobs are new
 }
 
 func (c *submit) apply(s *state, _ time.Time) {
+	before := s.submitted
 	for i := range c.submissions {
 		sub := &c.submissions[i]
 		s.submit(sub, c.results[c.starts[i]:c.starts[i]+len(sub.Specs)])
 	}
+	c.made = s.submitted - before
 }
 
 func (s *state) submit(sub *Submission, results []Result) {

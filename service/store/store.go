@@ -98,18 +98,20 @@ type Expirer interface {
 
 // Filter selects jobs; every set field must match.
 type Filter struct {
-	Namespace string // empty: all
-	Queue     string
-	Name      string
-	States    []job.State
-	Labels    map[string]string
-	IDs       []job.ID
+	Namespace  string   // empty: those of Namespaces
+	Namespaces []string // when Namespace is empty; none: all
+	Queue      string
+	Name       string
+	States     []job.State
+	Labels     map[string]string
+	IDs        []job.ID
 }
 
 // Matches reports whether the filter selects the job.
 func (f *Filter) Matches(j *job.Job) bool {
 	switch {
 	case f.Namespace != "" && f.Namespace != j.Spec.Namespace,
+		f.Namespace == "" && len(f.Namespaces) > 0 && !slices.Contains(f.Namespaces, j.Spec.Namespace),
 		f.Queue != "" && f.Queue != j.Spec.Queue,
 		f.Name != "" && f.Name != j.Spec.Name,
 		len(f.States) > 0 && !slices.Contains(f.States, j.State),
@@ -209,4 +211,13 @@ type Records interface {
 	Record(ctx context.Context, kind, key string) ([]byte, error)
 	// ListRecords returns all records of a kind, by key.
 	ListRecords(ctx context.Context, kind string) ([]Record, error)
+	// PageRecords returns some of the records of a kind: for kinds that grow without limit.
+	PageRecords(ctx context.Context, kind string, page RecordPage) ([]Record, error)
+}
+
+// RecordPage selects the records of a kind that lie next to a key in the order of the keys' bytes.
+type RecordPage struct {
+	After      string // those behind this key, or before it when Descending; empty: from the start, or from the end
+	Limit      int    // how many at most; none when it is not positive
+	Descending bool
 }

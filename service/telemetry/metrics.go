@@ -14,7 +14,7 @@ import (
 type Metrics struct {
 	meter                                                     metric.Meter
 	submitted, scheduled, completed, stale, ignored, logBytes metric.Int64Counter
-	outputRefused                                             metric.Int64Counter
+	outputRefused, connectionsRefused, callsRefused, alarms   metric.Int64Counter
 	commitSeconds                                             metric.Float64Histogram
 	commitJobs                                                metric.Int64Histogram
 	gauges                                                    gauges
@@ -39,6 +39,9 @@ func (t *Telemetry) NewMetrics(snapshot SnapshotFunc) (*Metrics, error) {
 	m.stale = counter("hodei.stale.reports", "Reports of agents about attempts that are no longer theirs.")
 	m.ignored = counter("hodei.measurements.ignored", "Measurements of workers' machines that cannot be true.")
 	m.outputRefused = counter("hodei.output.refused", "Pieces of output that agents sent for attempts that are not theirs.")
+	m.alarms = counter("hodei.alarms", "What an operator must look at, by its kind.")
+	m.connectionsRefused = counter("hodei.connections.refused", "Connections that were refused or came to nothing, by the reason.")
+	m.callsRefused = counter("hodei.calls.refused", "Calls that were refused because there were too many, by whose limit it was.")
 	m.logBytes = counter("hodei.log.bytes", "Bytes of output that were stored.")
 	var err error
 	m.commitSeconds, err = m.meter.Float64Histogram("hodei.commit.duration", metric.WithUnit("s"),
@@ -81,6 +84,25 @@ func (m *Metrics) MeasurementsIgnored(n int) { m.ignored.Add(context.Background(
 
 // OutputRefused counts pieces of output that an agent had no right to send.
 func (m *Metrics) OutputRefused(n int) { m.outputRefused.Add(context.Background(), int64(n)) }
+
+// Alarm counts something that an operator must look at. The kind is a name that the server gives.
+func (m *Metrics) Alarm(kind string) {
+	m.alarms.Add(context.Background(), 1, metric.WithAttributes(attribute.String("kind", kind)))
+}
+
+// ConnectionRefused counts a connection that was refused. The reason is a name that the server gives.
+func (m *Metrics) ConnectionRefused(reason string) {
+	m.connectionsRefused.Add(context.Background(), 1, because(reason))
+}
+
+// CallRefused counts a call that was refused because there were too many. The reason is a name that the server gives.
+func (m *Metrics) CallRefused(reason string) {
+	m.callsRefused.Add(context.Background(), 1, because(reason))
+}
+
+func because(reason string) metric.AddOption {
+	return metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", reason)))
+}
 
 // LogBytes counts stored output.
 func (m *Metrics) LogBytes(n int) { m.logBytes.Add(context.Background(), int64(n)) }

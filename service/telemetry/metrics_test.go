@@ -32,6 +32,10 @@ func TestMetricNames(t *testing.T) {
 	m.StaleReports(1)
 	m.MeasurementsIgnored(2)
 	m.LogBytes(4096)
+	m.ConnectionRefused("address")
+	m.ConnectionRefused("address")
+	m.ConnectionRefused("waiting")
+	m.CallRefused("identity")
 	m.Commit(1500*time.Microsecond, 70)
 	wantLines(t, scrape(t, tel),
 		"# HELP hodei_jobs_submitted_total Jobs that were accepted.",
@@ -44,6 +48,9 @@ func TestMetricNames(t *testing.T) {
 		"hodei_stale_reports_total 1",
 		"hodei_measurements_ignored_total 2",
 		"hodei_log_bytes_total 4096",
+		`hodei_connections_refused_total{reason="address"} 2`,
+		`hodei_connections_refused_total{reason="waiting"} 1`,
+		`hodei_calls_refused_total{reason="identity"} 1`,
 		`hodei_commit_duration_seconds_bucket{le="0.001"} 0`,
 		`hodei_commit_duration_seconds_bucket{le="0.002"} 1`,
 		"hodei_commit_duration_seconds_sum 0.0015",

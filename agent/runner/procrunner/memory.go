@@ -9,7 +9,14 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hodei-jobs/hodei/agent/runner"
 )
+
+// strays reports whether a thread that starts the command may end up in a group that is not the agent's.
+func (r *Runner) strays(c runner.Command) bool {
+	return r.cgroups != nil && r.cgroups.memory != "" && c.MemoryLimitBytes > 0
+}
 
 // enterMemory puts this thread into version 1's group for memory, so that a process that it starts is born there, and
 // returns how to leave it again. Without such a group it does nothing.

@@ -37,12 +37,12 @@ func (o *orphans) track(start func() (*child, error)) (*child, error) {
 }
 
 // start starts a step that is found by its family instead of a control group.
-func (o *orphans) start(p *program) (scope, *child, error) {
+func (o *orphans) start(p *program, t *tree) (scope, *child, error) {
 	first, err := o.track(p.start)
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &tree{orphans: o, leader: first.pid}
+	t.leader = first.pid
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.children[t.leader] = t
@@ -130,9 +130,21 @@ func mapValues(m map[int]bool) []bool {
 type tree struct {
 	orphans *orphans
 	leader  int
+	owns    func(uid uint32) bool // not nil: the step's processes are those of these UIDs, whatever their descent
 }
 
-func (t *tree) pids() []int { return t.orphans.family(t.leader) }
+func (t *tree) pids() []int {
+	if t.owns == nil {
+		return t.orphans.family(t.leader)
+	}
+	var pids []int
+	for _, p := range processes() {
+		if uid, ok := readUID(p.pid); ok && !p.zombie && t.owns(uid) {
+			pids = append(pids, p.pid)
+		}
+	}
+	return pids
+}
 
 // kill stops every process that it finds before it kills any, so that none can have children in between, and looks again
 // until none is left.

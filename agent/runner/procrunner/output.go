@@ -4,12 +4,15 @@ package procrunner
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hodei-jobs/hodei/agent/runner"
 )
 
 // pipeDelay is how long output is awaited from a pipe or a terminal that something outside of the step holds open.
@@ -37,6 +40,17 @@ func openPipes(null int, stdout, stderr io.Writer) (*output, error) {
 		o.step[1+i] = uintptr(ends[1])
 	}
 	return o, nil
+}
+
+// giveTo makes the step's ends the user's, so that they can be opened again by their names, as /dev/stdout or /dev/pts/1.
+func (o *output) giveTo(u *runner.User) error {
+	for _, fd := range o.opened {
+		if err := errors.Join(unix.Fchown(fd, int(u.UID), int(u.GID)), unix.Fchmod(fd, 0o600)); err != nil {
+			o.abandon()
+			return failed(fmt.Sprintf("giving the step's output to the user %d", u.UID), err)
+		}
+	}
+	return nil
 }
 
 func (o *output) abandon() {

@@ -90,3 +90,16 @@ func readProcess(pid int) (processInfo, bool) {
 	return processInfo{pid: pid, parent: parent, session: session, zombie: state == 'Z' || state == 'X'},
 		errParent == nil && errSession == nil
 }
+
+// readUID returns the real user of a process. Who owns its folder in /proc does not tell: that is root for whoever does not want to
+// be looked at.
+func readUID(pid int) (uint32, bool) {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0, false
+	}
+	_, rest, _ := bytes.Cut(data, []byte("\nUid:\t")) // a name has no line ends of its own
+	uid, _, _ := bytes.Cut(rest, []byte("\t"))
+	n, err := strconv.ParseUint(string(uid), 10, 32)
+	return uint32(n), err == nil
+}

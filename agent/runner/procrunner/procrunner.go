@@ -27,6 +27,9 @@ type Options struct {
 	Logger    *slog.Logger
 	Instance  string // tells agents on one machine apart; letters and digits
 	NoCgroups bool   // find processes by adoption even where control groups could be made
+	// Owns tells the UIDs that nobody but steps ever has, and no two steps at once. A step that runs as one of them is found by that
+	// where there are no control groups, and Recover ends whatever runs as any of them. Nil: there are none.
+	Owns func(uid uint32) bool
 }
 
 // Runner is a runner.Runner.
@@ -36,6 +39,8 @@ type Runner struct {
 	cgroups *cgroups // nil: none
 	mark    string   // a variable that every process has where there are no control groups; empty: none
 	orphans *orphans
+	threads *threads // start the steps of other users
+	owns    func(uid uint32) bool
 	adopts  bool // orphans of steps become children of the agent
 	session bool // steps are sessions of their own
 }
@@ -45,7 +50,9 @@ func New(options Options) *Runner {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{logger: options.Logger, orphans: newOrphans(), adopts: os.Getpid() == 1, session: true}
+	r := &Runner{
+		logger: options.Logger, orphans: newOrphans(), threads: newThreads(), owns: options.Owns, adopts: os.Getpid() == 1, session: true,
+	}
 	var err error
 	if r.null, err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		r.logger.Warn("steps have no standard input", "error", err)
@@ -99,6 +106,9 @@ func (r *Runner) Capabilities() []string {
 
 // Recover implements runner.Runner. Without control groups it finds what has kept its environment.
 func (r *Runner) Recover() error {
+	if r.owns != nil {
+		(&tree{orphans: r.orphans, owns: r.owns}).kill()
+	}
 	if r.cgroups != nil {
 		return r.cgroups.recover()
 	}
@@ -111,6 +121,7 @@ func (r *Runner) Recover() error {
 // Close removes what is kept for further steps. No step may be running.
 func (r *Runner) Close() error {
 	_ = unix.Close(r.null)
+	r.threads.close()
 	if r.cgroups == nil {
 		return nil
 	}
@@ -133,7 +144,25 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 			return nil, failed("preparing the step", err)
 		}
 	}
-	path, err := resolve(c)
+	if c.User == nil {
+		return r.start(c)
+	}
+	var p runner.Process
+	var err error
+	if problem := r.threads.do(r.strays(c), func() {
+		// The keys of the agent's session, and what other steps put there, are none of this one's.
+		_, _, _ = unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
+		p, err = r.start(c)
+	}); problem != nil {
+		return nil, failed("starting the step", problem)
+	}
+	return p, err
+}
+
+// start starts a complete command. When that has a user it must be called on one of the threads for that.
+func (r *Runner) start(c runner.Command) (_ runner.Process, err error) {
+	var path string
+	lookAs(c.User, func() { path, err = resolve(c) })
 	if err != nil {
 		return nil, err
 	}
@@ -145,22 +174,28 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 	session := r.session || terminal
 	first := &program{path: path, argv: c.Argv, attr: syscall.ProcAttr{
 		Dir: c.Dir, Env: r.environment(c.Env), Files: output.step[:],
-		Sys: &syscall.SysProcAttr{Setsid: session, Setpgid: !session, Setctty: terminal},
+		Sys: &syscall.SysProcAttr{Setsid: session, Setpgid: !session, Setctty: terminal, Credential: credential(c.User)},
 	}}
 	p := &process{grace: c.Grace, output: output, orphans: r.orphans, adopts: r.adopts, done: make(chan struct{})}
 	if p.scope, p.first, err = r.launch(first, c); err != nil {
 		output.abandon()
-		return nil, explainStart(c, path, err)
+		lookAs(c.User, func() { err = explainStart(c, path, err) })
+		return nil, err
 	}
 	output.begin()
 	return p, nil
 }
 
-func (r *Runner) connect(c runner.Command) (*output, error) {
+func (r *Runner) connect(c runner.Command) (o *output, err error) {
 	if c.Terminal != nil {
-		return openTerminal(multiplexer, *c.Terminal, c.Stdout)
+		o, err = openTerminal(multiplexer, *c.Terminal, c.Stdout)
+	} else {
+		o, err = openPipes(r.null, c.Stdout, c.Stderr)
 	}
-	return openPipes(r.null, c.Stdout, c.Stderr)
+	if err == nil && c.User != nil {
+		err = o.giveTo(c.User)
+	}
+	return o, err
 }
 
 func (r *Runner) environment(env []string) []string {
@@ -174,7 +209,11 @@ func (r *Runner) environment(env []string) []string {
 // launch starts a program inside a scope.
 func (r *Runner) launch(p *program, c runner.Command) (scope, *child, error) {
 	if r.cgroups == nil {
-		return r.orphans.start(p)
+		t := &tree{orphans: r.orphans}
+		if c.User != nil && r.owns != nil && r.owns(c.User.UID) {
+			t.owns = func(uid uint32) bool { return uid == c.User.UID }
+		}
+		return r.orphans.start(p, t)
 	}
 	group, err := r.cgroups.create(c.ID, c.MemoryLimitBytes)
 	if err != nil {

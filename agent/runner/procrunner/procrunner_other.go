@@ -14,6 +14,7 @@ type Options struct {
 	Logger    *slog.Logger
 	Instance  string
 	NoCgroups bool
+	Owns      func(uid uint32) bool
 }
 
 // Runner refuses to run anything, because on this system it could not promise to end what it started.

@@ -37,8 +37,11 @@ func resolve(c runner.Command) (string, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(c.Dir, path)
 		}
-		err := executable(name, path)
-		if err == nil {
+		info, err := os.Stat(path)
+		if errors.Is(err, os.ErrPermission) {
+			continue // who may not enter a folder has nothing there
+		}
+		if err = runnable(name, path, info, err); err == nil {
 			return path, nil
 		}
 		var start *runner.StartError
@@ -89,6 +92,10 @@ func usable(dir string) error {
 	case !info.IsDir():
 		return runner.Invalid(runner.ExitFailure, "the working directory %s is not a directory", dir)
 	}
+	if _, err := os.Stat(dir + "/."); err != nil {
+		return runner.Invalid(runner.ExitFailure,
+			"the working directory %s may not be entered by the user that the step runs as; change its mode on the worker or choose another one", dir)
+	}
 	return nil
 }
 
@@ -103,6 +110,11 @@ func lookup(env []string, name string) string {
 
 func executable(name, path string) error {
 	info, err := os.Stat(path)
+	return runnable(name, path, info, err)
+}
+
+// runnable says what is wrong with a file as a program, by what was found out about it.
+func runnable(name, path string, info os.FileInfo, err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return runner.Invalid(runner.ExitNotFound, "command not found: %s; install it on the worker, or give its full path", name)

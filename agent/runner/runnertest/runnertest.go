@@ -39,7 +39,7 @@ func complete(t *testing.T, c runner.Command) runner.Command {
 	t.Helper()
 	c.ID = strings.ToLower(rand.Text())
 	if c.Dir == "" {
-		c.Dir = t.TempDir()
+		c.Dir = openDir(t)
 	}
 	if c.Env == nil {
 		c.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -54,6 +54,16 @@ func complete(t *testing.T, c runner.Command) runner.Command {
 		c.Grace = 5 * time.Second
 	}
 	return c
+}
+
+// openDir makes a folder that any user may use, whoever the steps are.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil { //nolint:gosec // it is empty, and soon gone
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func shell(script string) []string { return []string{"sh", "-c", script} }
@@ -87,8 +97,8 @@ func outputs(t *testing.T, r runner.Runner) {
 	if _, err := rand.Read(data); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "data")
-	if err := os.WriteFile(file, data, 0o600); err != nil {
+	file := filepath.Join(openDir(t), "data")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	stdout.Reset()
@@ -111,9 +121,9 @@ type failingWriter struct{}
 func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("full") }
 
 func startErrors(t *testing.T, r runner.Runner) {
-	dir := t.TempDir()
+	dir := openDir(t)
 	plain, script := filepath.Join(dir, "plain"), filepath.Join(dir, "script")
-	for path, mode := range map[string]os.FileMode{plain: 0o600, script: 0o700} {
+	for path, mode := range map[string]os.FileMode{plain: 0o644, script: 0o755} {
 		if err := os.WriteFile(path, []byte("#!/no/such/interpreter\n"), mode); err != nil {
 			t.Fatal(err)
 		}

@@ -64,8 +64,8 @@ func largeOutput(t *testing.T, r runner.Runner) {
 	if _, err := rand.Read(data); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "data")
-	if err := os.WriteFile(file, data, 0o600); err != nil {
+	file := filepath.Join(openDir(t), "data")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer

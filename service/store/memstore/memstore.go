@@ -257,3 +257,17 @@ func (s *Store) ListRecords(_ context.Context, kind string) (out []store.Record,
 	slices.SortFunc(out, func(a, b store.Record) int { return cmp.Compare(a.Key, b.Key) })
 	return out, err
 }
+
+// PageRecords implements store.Records.
+func (s *Store) PageRecords(ctx context.Context, kind string, page store.RecordPage) ([]store.Record, error) {
+	all, err := s.ListRecords(ctx, kind)
+	if page.Descending {
+		slices.Reverse(all)
+	}
+	if page.After != "" {
+		all = slices.DeleteFunc(all, func(r store.Record) bool {
+			return page.Descending && r.Key >= page.After || !page.Descending && r.Key <= page.After
+		})
+	}
+	return all[:min(len(all), max(page.Limit, 0))], err
+}

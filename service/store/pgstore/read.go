@@ -118,10 +118,28 @@ func (s *Store) Record(ctx context.Context, kind, key string) ([]byte, error) {
 
 // ListRecords implements store.Records.
 func (s *Store) ListRecords(ctx context.Context, kind string) ([]store.Record, error) {
+	return s.records(ctx, kind, "SELECT key, value FROM records WHERE kind = $1 ORDER BY key", []byte(kind))
+}
+
+// PageRecords implements store.Records. Keys are bytea, which no collation orders in another way than by bytes.
+func (s *Store) PageRecords(ctx context.Context, kind string, page store.RecordPage) ([]store.Record, error) {
+	query := "SELECT key, value FROM records WHERE kind = $1 AND ($2::bytea IS NULL OR key > $2) ORDER BY key LIMIT $3"
+	if page.Descending {
+		query = "SELECT key, value FROM records WHERE kind = $1 AND ($2::bytea IS NULL OR key < $2) ORDER BY key DESC LIMIT $3"
+	}
+	var after []byte // nil is NULL
+	if page.After != "" {
+		after = []byte(page.After)
+	}
+	return s.records(ctx, kind, query, []byte(kind), after, max(page.Limit, 0))
+}
+
+// records returns the records of a kind that a query finds.
+func (s *Store) records(ctx context.Context, kind, query string, args ...any) ([]store.Record, error) {
 	type record struct{ Key, Value []byte }
 	var found []record
 	err := s.retry(ctx, "reading records", func() error {
-		rows, err := s.reads.Query(ctx, "SELECT key, value FROM records WHERE kind = $1 ORDER BY key", []byte(kind))
+		rows, err := s.reads.Query(ctx, query, args...)
 		if err != nil {
 			return err
 		}

@@ -133,8 +133,16 @@ func (l *lister) everywhere(j *job.Job, page job.ID, at int) {
 
 // listsFor returns lists that together have every job that the filter selects.
 func listsFor(f *store.Filter) []List {
-	if f.Namespace == "" {
+	if f.Namespace == "" && len(f.Namespaces) == 0 {
 		return []List{{}}
+	}
+	if f.Namespace == "" {
+		var lists []List
+		of := *f
+		for _, of.Namespace = range slices.Compact(slices.Sorted(slices.Values(f.Namespaces))) {
+			lists = append(lists, listsFor(&of)...)
+		}
+		return lists
 	}
 	if names := slices.Sorted(maps.Keys(f.Labels)); len(names) > 0 {
 		return []List{{f.Namespace, listLabel, names[0] + "=" + f.Labels[names[0]]}}

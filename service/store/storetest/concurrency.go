@@ -198,5 +198,6 @@ func allMethods(ctx context.Context, s store.Store, ref store.LogRef) map[string
 		"LogState":    func(int) error { _, err := s.LogState(ctx, ref); return err },
 		"Record":      func(int) error { _, err := s.Record(ctx, "k", "1"); return err },
 		"ListRecords": func(int) error { _, err := s.ListRecords(ctx, "k"); return err },
+		"PageRecords": func(int) error { _, err := s.PageRecords(ctx, "k", store.RecordPage{Limit: 1}); return err },
 	}
 }

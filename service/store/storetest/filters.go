@@ -53,6 +53,8 @@ func eachFilter(t *testing.T, h Harness) {
 		"all": {}, "namespace": {Namespace: "one"}, "a prefix of a namespace": {Namespace: "on"}, "queue": {Queue: "slow"},
 		"state": {States: ended}, "label": {Labels: map[string]string{"n": "c"}}, "name": {Name: "job 7"},
 		"ids": {IDs: []job.ID{id(3), id(9), id(3), id(99)}}, "both": {Namespace: "two", Queue: "fast"}, "nothing": {Namespace: "none"},
+		"two namespaces": {Namespaces: []string{"two", "one", "two"}}, "queue of two namespaces": {Namespaces: []string{"one", "on"}, Queue: "fast"},
+		"no namespace of these": {Namespaces: []string{"none"}}, "states of two namespaces": {Namespaces: []string{"one", "two"}, States: ended},
 		"state of a namespace": {Namespace: "one", States: ended}, "queue and state": {Namespace: "one", Queue: "fast", States: ended},
 		"two labels": {Namespace: "one", Labels: map[string]string{"n": "c", "m": "0"}}, "a label that no job has": {Labels: map[string]string{"x": ""}},
 		"name in a namespace": {Namespace: "two", Name: "job 7"}, "name in the wrong namespace": {Namespace: "one", Name: "job 7"},

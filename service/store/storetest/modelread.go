@@ -126,6 +126,15 @@ func (m *machine) readOthers(r *rapid.T) {
 		if err != nil || len(records) != len(wanted) || len(records) > 0 && !reflect.DeepEqual(records, wanted) {
 			r.Fatalf("the records of %s are %+v, want %+v, %v", word, records, wanted, err)
 		}
+		page := store.RecordPage{
+			After: rapid.SampledFrom([]string{"", "a", "aa", "ab", "b"}).Draw(r, "after"),
+			Limit: rapid.IntRange(0, 4).Draw(r, "limit"), Descending: rapid.Bool().Draw(r, "descending"),
+		}
+		records, err = m.store.PageRecords(r.Context(), word, page)
+		wanted = pageOf(wanted, page)
+		if err != nil || len(records) != len(wanted) || len(records) > 0 && !reflect.DeepEqual(records, wanted) {
+			r.Fatalf("the page %+v of %s is %+v, want %+v, %v", page, word, records, wanted, err)
+		}
 		value, err := m.store.Record(r.Context(), word, word)
 		if record, ok := m.records[word+"/"+word]; ok != (err == nil) || !bytes.Equal(value, record.Value) {
 			r.Fatalf("the record is %q, want %q, %v", value, record.Value, err)

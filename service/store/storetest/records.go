@@ -3,6 +3,8 @@ package storetest
 import (
 	"bytes"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -11,6 +13,74 @@ import (
 
 // records: small values under a kind and a key, whatever bytes they have.
 func records(t *testing.T, h Harness) {
+	aspects(t, h, map[string]func(*testing.T, Harness){"Values": recordValues, "Pages": recordPages})
+}
+
+// pageOf is what a page of all records of a kind, which are in order, should have.
+func pageOf(all []store.Record, page store.RecordPage) (out []store.Record) {
+	all = slices.Clone(all)
+	if page.Descending {
+		slices.Reverse(all)
+	}
+	for _, r := range all {
+		order := strings.Compare(r.Key, page.After)
+		if page.After != "" && (page.Descending && order >= 0 || !page.Descending && order <= 0) || len(out) >= page.Limit {
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// recordPages: every page of every size, in both directions, in the order of bytes and without records of other kinds.
+func recordPages(t *testing.T, h Harness) {
+	s := open(t, h)
+	keys := []string{"", "0001", "0002", "1", "B", "Z", "a", "a\x00", "ab", "b", "Ä", "é", "\xff", "\xff\xff"} // as bytes order them
+	b := new(store.Batch)
+	for _, key := range keys {
+		for _, kind := range []string{"audit", "audit-checkpoint", "audi", "auditor"} {
+			b.Records = append(b.Records, store.Record{Kind: kind, Key: key, Value: []byte(kind + key)})
+		}
+	}
+	b.Records = append(b.Records, store.Record{Kind: "audit-z", Key: "1", Value: []byte("1")})
+	commit(t, s, b)
+	var all []store.Record
+	for _, key := range keys {
+		all = append(all, store.Record{Kind: "audit", Key: key, Value: []byte("audit" + key)})
+	}
+	afters := append([]string{"0", "0001\x00", "C", "aa", "zz", "\xfe", "\xff\xff\xff"}, keys...)
+	for _, after := range afters {
+		for limit := -1; limit <= len(keys)+1; limit++ {
+			for _, descending := range []bool{false, true} {
+				page := store.RecordPage{After: after, Limit: limit, Descending: descending}
+				got, err := s.PageRecords(t.Context(), "audit", page)
+				if want := pageOf(all, page); err != nil || len(got) != len(want) || len(got) > 0 && !reflect.DeepEqual(got, want) {
+					t.Fatalf("%+v: got %q, want %q, %v", page, got, want, err)
+				}
+			}
+		}
+	}
+	for _, kind := range []string{"none", "aud", "audit-", ""} {
+		if got, err := s.PageRecords(t.Context(), kind, store.RecordPage{Limit: 10}); err != nil || len(got) != 0 {
+			t.Errorf("of a kind without records there are %q, %v", got, err)
+		}
+	}
+	// What a caller does with a page changes nothing in the store, and what is deleted is on no page.
+	got, err := s.PageRecords(t.Context(), "audit", store.RecordPage{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got[0].Value[0] = 'X'
+	commit(t, s, &store.Batch{Records: []store.Record{{Kind: "audit", Key: "\xff\xff"}}})
+	for descending, want := range map[bool]store.Record{false: all[0], true: all[len(all)-2]} {
+		got, err := s.PageRecords(t.Context(), "audit", store.RecordPage{Limit: 1, Descending: descending})
+		if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], want) {
+			t.Errorf("got %q, want %q, %v", got, want, err)
+		}
+	}
+}
+
+func recordValues(t *testing.T, h Harness) {
 	s := h.Open(t)
 	large := bytes.Repeat([]byte{0, 0xff}, 50_000)
 	commit(t, s, &store.Batch{Records: []store.Record{
