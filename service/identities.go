@@ -12,7 +12,6 @@ import (
 	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
@@ -71,10 +70,11 @@ func (i *identities) checkCertificate(leaf *x509.Certificate) error {
 // cloned ends an identity that two agents use: nobody can tell which of them is the right one.
 func (s *Server) cloned(ctx context.Context, worker job.WorkerID, why string) {
 	subject := identity.Principal{Kind: identity.Agent, Worker: worker}.String()
-	s.config.Logger.Error("ALARM: the identity of a worker is used by two agents and was revoked; enrol the right one again", "worker", worker, "reason", why)
+	s.config.Logger.Error("ALARM: two agents use the identity of one worker, which was revoked; enrol the right one again",
+		"worker", worker, "reason", why)
 	s.metrics.Alarm("identity-cloned")
 	entry := chain.Entry{Actor: "server", Action: "alarm.identity-cloned", Targets: []string{subject}, Outcome: chain.OK, Reason: why}
-	if _, err := s.identity.credentials.Revoke(orchestrator.WithEntry(ctx, &entry), subject, why, "server"); err != nil {
+	if _, err := s.identity.credentials.Revoke(chain.NewContext(ctx, &entry), subject, why, "server"); err != nil {
 		s.config.Logger.Error("the identity was not revoked", "worker", worker, "error", err)
 	}
 }

@@ -83,6 +83,8 @@ func (l *Limits) calls(metrics *telemetry.Metrics) api.CallLimits {
 	table := func(perSecond float64) *ratelimit.Rates {
 		return ratelimit.New(perSecond, int(burstSeconds*perSecond), callers)
 	}
-	return api.CallLimits{Identity: table(l.Calls), Address: table(l.StrangerCalls), Refused: metrics.CallRefused,
-		Logins: ratelimit.New(l.FailedLogins/60, int(l.FailedLogins), callers)}
+	return api.CallLimits{
+		Identity: table(l.Calls), Address: table(l.StrangerCalls), Refused: metrics.CallRefused,
+		Logins: ratelimit.New(l.FailedLogins/60, int(l.FailedLogins), callers),
+	}
 }

@@ -22,5 +22,6 @@ func addLimitFlags(flags *pflag.FlagSet, l *service.Limits) {
 	flags.DurationVar(&l.WriteTime, "write-timeout", 0, "time for a client that takes nothing of an answer (default 30s)")
 	flags.Float64Var(&l.Calls, "max-calls", 0, "calls a second of one identity, and twice as many at once (default 10000; -1 for any number)")
 	flags.Float64Var(&l.StrangerCalls, "max-stranger-calls", 0, "the same for one address without proven identity (default 200)")
-	flags.Float64Var(&l.FailedLogins, "max-failed-logins", 0, "attempts to log in that may fail in a minute, of one address or one account (default 10; -1 for any number)")
+	flags.Float64Var(&l.FailedLogins, "max-failed-logins", 0,
+		"attempts to log in that may fail in a minute, of one address or one account (default 10; -1 for any number)")
 }

@@ -62,7 +62,8 @@ func (s *auditService) ListAuditRecords(ctx context.Context, req *adminv1.ListAu
 func auditRecordToProto(r *chain.Record) *adminv1.AuditRecord {
 	return &adminv1.AuditRecord{
 		Sequence: strconv.FormatUint(r.Seq, 10), Time: timestamp(r.Time), Actor: r.Actor, Credential: r.Credential, Address: r.Address,
-		Action: r.Action, Namespace: r.Namespace, Targets: r.Targets, Outcome: r.Outcome, Reason: r.Reason, Details: r.Details, Previous: hex.EncodeToString(r.Prev[:]),
+		Action: r.Action, Namespace: r.Namespace, Targets: r.Targets, Outcome: r.Outcome, Reason: r.Reason, Details: r.Details,
+		Previous: hex.EncodeToString(r.Prev[:]),
 	}
 }
 

@@ -141,7 +141,6 @@ func (w *world) grant(t testing.TB, subject, role, namespace string) {
 // exchange is the stream of one call.
 type exchange struct {
 	request  proto.Message
-	method   protoreflect.MethodDescriptor
 	received bool
 	answers  []proto.Message
 	limit    int // of answers; then the caller leaves

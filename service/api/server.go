@@ -132,7 +132,7 @@ func publicServer(config Config, g *gate) (*connect.Server, error) {
 	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{gate: g, tokens: config.Tokens, pin: config.Authority.Pin})
 	hodeiv1connect.RegisterAuthServiceHandler(server, &authService{gate: g, provider: config.Provider})
 	adminv1connect.RegisterAccessServiceHandler(server, &accessService{gate: g})
-	adminv1connect.RegisterLoginServiceHandler(server, &loginService{gate: g})
+	adminv1connect.RegisterLoginServiceHandler(server, &loginService{gate: g, tokens: config.Tokens})
 	adminv1connect.RegisterAuthorityServiceHandler(server, &authorityService{
 		gate: g, authority: config.Authority, enrolment: config.Enrolment, fleet: config.Fleet,
 	})

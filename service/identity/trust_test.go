@@ -47,7 +47,7 @@ func naming(uris ...string) func(*x509.Certificate) {
 		for _, text := range uris {
 			uri, err := url.Parse(text)
 			if err != nil {
-				panic(err)
+				panic(err) //nolint:forbidigo // the texts are in the tests
 			}
 			c.URIs = append(c.URIs, uri)
 		}
