@@ -414,21 +414,14 @@ func TestBadInput(t *testing.T) {
 // pin returns the server's CA pin.
 func (w *world) pin() string {
 	w.t.Helper()
-	out := w.must("token", "create")
-	_, pin, ok := strings.Cut(out, "--ca-pin ")
-	if !ok {
-		w.t.Fatalf("no pin in %q", out)
-	}
-	return strings.TrimSpace(pin)
+	_, pin := w.token()
+	return pin
 }
 
 func TestExpiredTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	pin := w.pin()
-	out := w.must("token", "create", "--ttl", "1ms")
-	_, rest, _ := strings.Cut(out, "--token ")
-	token, _, _ := strings.Cut(rest, " ")
+	token, pin := w.token("--ttl", "1ms")
 	<-time.After(10 * time.Millisecond)
 	got := w.hodei("agent", "--server", w.url, "--state-dir", t.TempDir(), "--token", token, "--ca-pin", pin)
 	if got.code != 1 || !strings.Contains(got.stderr, "expired") {
