@@ -292,6 +292,7 @@ func TestManipulationsAreToldWhileTheServerRuns(t *testing.T) {
 				defer stop()
 				w.write(entries(10)...)
 				time.Sleep(time.Minute + time.Second)
+				w.commit(store.Record{Kind: chain.CheckpointKind, Key: chain.Key(10)})
 				m.do(w)
 				// The server knows better than the store.
 				if alone, both := w.verify(w.export(k, 0)); alone.OK() || both.OK() {
@@ -432,6 +433,25 @@ func TestOldRecordsAreRemoved(t *testing.T) {
 		time.Sleep(time.Minute)
 		if alone, both := w.verify(w.export(k, 0)); !alone.OK() || !both.OK() || both.Last != 1201 {
 			t.Errorf("got %+v, %+v", alone, both)
+		}
+		w.wantAlarms()
+	})
+}
+
+func TestADamagedRecordMakesNoOthersOld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, memstore.New())
+		w.keep = time.Hour
+		w.write(entries(7)...)
+		for seq := range uint64(6) { // wherever a search looks
+			w.commit(store.Record{Kind: chain.Kind, Key: chain.Key(seq + 1), Value: []byte("damaged")})
+		}
+		_, stop := w.run()
+		defer stop()
+		time.Sleep(59 * time.Minute)
+		if left := w.stored(chain.Kind); len(left) != 7 {
+			t.Errorf("%v is left", left)
 		}
 		w.wantAlarms()
 	})
