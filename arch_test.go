@@ -36,6 +36,7 @@ var rules = []rule{
 	{"service/logs", []string{"service/job", "service/store", "service/logs/lines"}, []string{"github.com/klauspost/compress/zstd"}, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/logs/lines", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/..."}, "what a log says by lines is pure: bytes in, values out"},
 	{"service/audit/chain", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/...", "math/rand", "math/rand/..."}, "the form of the trail is pure: time is an argument, and others read and write"},
+	{"service/audit", []string{"service/job", "service/store", "service/audit/chain"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/fleet", []string{"service/job", "service/store", "service/logs", "service/orchestrator"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/audit", []string{"service/job", "service/store", "service/audit/chain"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/access", []string{"service/job", "service/store/mirror"}, none, nil, "use cases know no adapter, no protos and no transport"},
