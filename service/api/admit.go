@@ -40,7 +40,7 @@ func (l *Limits) admit(caller identity.Principal, peer string, now time.Time) er
 	}
 	refusal := job.Errorf(job.CodeExhausted, job.ReasonLimitReached,
 		"%s makes more calls than this server allows; wait %v, make fewer calls with more in each, or have the operator raise the limit",
-		key, retryAfter.Round(time.Millisecond))
+		key, max(retryAfter, time.Millisecond).Round(time.Millisecond))
 	refusal.RetryAfter = retryAfter
 	return refusal
 }
