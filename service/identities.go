@@ -1,8 +1,11 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
+	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -51,9 +54,22 @@ func (s *Server) openIdentities(ctx context.Context) error {
 		return err
 	}
 	i.enrolment = identity.NewEnrolment(identity.EnrolmentConfig{Authority: s.authority, Tokens: s.tokens, Cloned: s.cloned})
+	return s.openTrail()
+}
+
+// openTrail opens the audit trail, whose key is made at the first boot.
+func (s *Server) openTrail() error {
+	dir := filepath.Join(s.config.DataDir, "audit")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the folder for the audit trail: %w", err)
+	}
+	key, err := audit.OpenKey(dir)
+	if err != nil {
+		return err
+	}
 	s.trail, err = audit.New(audit.Config{
-		Store: s.store, Dir: filepath.Join(s.config.DataDir, "audit"), CheckpointFile: s.config.AuditCheckpoints, Keep: s.config.KeepAudit,
-		Clock: time.Now, Logger: s.config.Logger, Alarm: s.alarm,
+		Store: s.store, Key: key, CheckpointFile: cmp.Or(s.config.AuditCheckpoints, filepath.Join(dir, "checkpoints.jsonl")), Keep: s.config.KeepAudit,
+		Clock: time.Now, Logger: s.config.Logger, Alarm: s.alarm, FileFailed: func() { s.metrics.Alarm("audit-checkpoint-file") },
 	})
 	return err
 }

@@ -66,6 +66,6 @@ func (g *gate) tooMany(reason, what string, wait time.Duration) error {
 	}
 	return &job.Error{
 		Code: job.CodeExhausted, Reason: job.ReasonLimitReached, RetryAfter: wait,
-		Message: fmt.Sprintf("too many %s; wait %v, or have the operator raise the limit", what, wait.Round(time.Millisecond)),
+		Message: fmt.Sprintf("too many %s; wait %v, or have the operator raise the limit", what, max(wait, time.Millisecond).Round(time.Millisecond)),
 	}
 }

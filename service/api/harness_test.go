@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/ed25519"
 	"io"
 	"log/slog"
 	"strings"
@@ -94,7 +95,10 @@ func newWorld(t *testing.T) *world {
 		c.AccessTokens, err = identity.OpenAccessTokens(dir, time.Now)
 	}
 	if err == nil {
-		c.Trail, err = audit.New(audit.Config{Store: db, Dir: t.TempDir(), Clock: time.Now, Logger: logger, Alarm: func(string) {}})
+		var key ed25519.PrivateKey
+		if key, err = audit.OpenKey(t.TempDir()); err == nil {
+			c.Trail, err = audit.New(audit.Config{Store: db, Key: key, Clock: time.Now, Logger: logger})
+		}
 	}
 	if err != nil {
 		t.Fatal(err)
