@@ -250,18 +250,25 @@ func (w *world) agent(name string, args ...string) *daemon {
 	return w.agentWith(nil, name, args...)
 }
 
-// agentWith starts an agent with variables of its own.
-func (w *world) agentWith(env []string, name string, args ...string) *daemon {
+// token makes a token and returns its secret and the CA's pin.
+func (w *world) token(args ...string) (secret, pin string) {
 	w.t.Helper()
 	var token struct {
 		Secret string `json:"secret"`
 		Pin    string `json:"ca_pin"`
 	}
-	if err := json.Unmarshal([]byte(w.must("token", "create", "-o", "json")), &token); err != nil {
+	if err := json.Unmarshal([]byte(w.must(append([]string{"token", "create", "-o", "json"}, args...)...)), &token); err != nil {
 		w.t.Fatal(err)
 	}
+	return token.Secret, token.Pin
+}
+
+// agentWith starts an agent with variables of its own.
+func (w *world) agentWith(env []string, name string, args ...string) *daemon {
+	w.t.Helper()
+	secret, pin := w.token()
 	args = append([]string{
-		"--server", w.url, "--state-dir", filepath.Join(w.dir, "agent-"+name), "--name", name, "--token", token.Secret, "--ca-pin", token.Pin,
+		"--server", w.url, "--state-dir", filepath.Join(w.dir, "agent-"+name), "--name", name, "--token", secret, "--ca-pin", pin,
 	}, args...)
 	d := startDaemon(w.t, env, "hodei-agent", args...)
 	w.awaitWorker(name, "WORKER_STATE_READY")

@@ -41,7 +41,7 @@ type sightings struct {
 	mu       sync.Mutex // held also while the worker's record changes
 	current  boot       // of the newest session
 	dial     uint64
-	former   []boot          // whose place another one has taken, the newest last
+	former   []boot           // whose place another one has taken, the newest last
 	suspects map[boot]refusal // lives that were refused
 }
 

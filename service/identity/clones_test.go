@@ -111,7 +111,11 @@ func TestClones(t *testing.T) {
 			connection{1, "B", 12, "in"},
 		},
 		"two connections that were held up, far apart": {
-			connection{1, "A", 1, "in"}, connection{1, "B", 11, "in"}, connection{1, "A", 2, "again"}, wait, connection{1, "A", 3, "again"},
+			connection{1, "A", 1, "in"},
+			connection{1, "B", 11, "in"},
+			connection{1, "A", 2, "again"},
+			wait,
+			connection{1, "A", 3, "again"},
 			connection{1, "A", 4, "cloned"},
 		},
 		"two that take turns over a restart of the server": {
