@@ -250,19 +250,7 @@ func (w *world) agent(name string, args ...string) *daemon {
 	return w.agentWith(nil, name, args...)
 }
 
-// agentWith starts an agent with variables of its own.
-func (w *world) agentWith(env []string, name string, args ...string) *daemon {
-	w.t.Helper()
-	secret, pin := w.token()
-	args = append([]string{
-		"--server", w.url, "--state-dir", filepath.Join(w.dir, "agent-"+name), "--name", name, "--token", secret, "--ca-pin", pin,
-	}, args...)
-	d := startDaemon(w.t, env, "hodei-agent", args...)
-	w.awaitWorker(name, "WORKER_STATE_READY")
-	return d
-}
-
-// token makes a token for an agent, and returns its secret and the server's CA pin.
+// token makes a token and returns its secret and the CA's pin.
 func (w *world) token(args ...string) (secret, pin string) {
 	w.t.Helper()
 	var token struct {
@@ -273,6 +261,18 @@ func (w *world) token(args ...string) (secret, pin string) {
 		w.t.Fatal(err)
 	}
 	return token.Secret, token.Pin
+}
+
+// agentWith starts an agent with variables of its own.
+func (w *world) agentWith(env []string, name string, args ...string) *daemon {
+	w.t.Helper()
+	secret, pin := w.token()
+	args = append([]string{
+		"--server", w.url, "--state-dir", filepath.Join(w.dir, "agent-"+name), "--name", name, "--token", secret, "--ca-pin", pin,
+	}, args...)
+	d := startDaemon(w.t, env, "hodei-agent", args...)
+	w.awaitWorker(name, "WORKER_STATE_READY")
+	return d
 }
 
 func (w *world) awaitWorker(name, state string) {

@@ -49,7 +49,7 @@ func TestCostlyCertificatesAreRefused(t *testing.T) {
 		{"a chain of 100", chain(100)},
 		{"a chain of 100, and the CA", func() tls.Certificate {
 			c := chain(99)
-			c.Certificate = append(c.Certificate, a.CADER())
+			c.Certificate = append(c.Certificate, a.Roots()[0])
 			return c
 		}()},
 		{"a chain that is larger than a handshake may be", chain(700)},

@@ -82,7 +82,7 @@ func (a *Authority) finishRotation() error {
 	}
 	for _, ending := range []string{keyPE, certificatePE} {
 		err := a.rename(nextFile+ending, caFile+ending)
-		if err != nil && (ending != keyPE || !errors.Is(err, os.ErrNotExist)) { // else it is in its place already
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // else the key is in its place already
 			return fmt.Errorf("completing the rotation of the authority: %w", err)
 		}
 	}
