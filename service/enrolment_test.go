@@ -21,6 +21,7 @@ import (
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
+	"github.com/hodei-jobs/hodei/service/audit"
 )
 
 // rawAgent speaks the worker protocol word by word.
@@ -225,7 +226,8 @@ func TestBadCertificateRequest(t *testing.T) {
 	}
 }
 
-// A copy of an agent's folder is found out when both are in use; the other one goes on.
+// A copy of an agent's folder is found out when both are in use. Nobody can tell which of them is the right one, so both are refused from
+// then on, and operators are alarmed.
 func TestCopiedAgent(t *testing.T) {
 	t.Parallel()
 	s := start(t, Config{DiskReserve: -1}).Server
@@ -239,12 +241,19 @@ func TestCopiedAgent(t *testing.T) {
 	if _, _, err := a.open(t, s, "A", 2); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("a former life once: %v", err)
 	}
-	_, _, err := a.open(t, s, "A", 3)
-	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "two agents have the identity") {
+	if _, _, err := a.open(t, s, "A", 3); connect.CodeOf(err) != connect.CodeUnauthenticated || !strings.Contains(err.Error(), "was revoked") {
 		t.Errorf("a former life again: %v", err)
 	}
-	if _, _, err := a.open(t, s, "B", 12); err != nil {
-		t.Errorf("the other one: %v", err)
+	if _, _, err := a.open(t, s, "B", 12); err == nil {
+		t.Error("the other one goes on")
+	}
+	revoked := s.identity.credentials.Revocations()
+	if len(revoked) != 1 || !strings.HasPrefix(revoked[0].Subject, "agent/wkr_") || revoked[0].By != "server" {
+		t.Errorf("revoked are %v", revoked)
+	}
+	alarms, _, err := s.trail.List(t.Context(), audit.Filter{Action: "alarm.identity-cloned"}, 0, 10, true)
+	if err != nil || len(alarms) != 1 || alarms[0].Targets[0] != revoked[0].Subject {
+		t.Errorf("the alarms are %v: %v", alarms, err)
 	}
 }
 
