@@ -54,8 +54,8 @@ func (a *Authority) prepareRotation(old *keyPair) error {
 	if err != nil {
 		return err
 	}
-	// As a certificate below the old root it has room for the authority for agents below itself only if that had room for two.
-	// It needs none: what it vouches for in the old root's name is the server alone.
+	// For those who know only the old root it vouches for the server alone, so there is nothing below it; the old root would have no
+	// room for that either.
 	template.SubjectKeyId = fresh.certificate.SubjectKeyId
 	template.MaxPathLen, template.MaxPathLenZero = 0, true
 	cross, err := sign(template, key, old)
