@@ -327,3 +327,10 @@ func processes(t *testing.T, text string) int {
 
 func stopped(d *daemon) error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
 func resumed(d *daemon) error { return d.cmd.Process.Signal(syscall.SIGCONT) }
+
+// pin returns the hash of the server's CA.
+func (w *world) pin() string {
+	w.t.Helper()
+	_, pin := w.token()
+	return pin
+}

@@ -394,7 +394,7 @@ func TestBadInput(t *testing.T) {
 		{"wrong CA", []string{"job", "list"}, []string{"HODEI_CA=" + elsewhere.dir + "/tls/ca.pem"}, 1, "another CA"},
 		{"foreign certificate", []string{"job", "list"}, []string{
 			"HODEI_CERT=" + elsewhere.dir + "/tls/admin.pem", "HODEI_KEY=" + elsewhere.dir + "/tls/admin-key.pem",
-		}, 1, "client certificate"},
+		}, 4, "client certificate"},
 		{"no server", []string{"job", "list"}, []string{"HODEI_URL=https://127.0.0.1:1"}, 1, "no server answers"},
 		{"not a URL", []string{"job", "list"}, []string{"HODEI_URL=nope"}, 1, "https://host:7443"},
 		{"second server", []string{"server", "--data-dir", w.dir, "--listen", "127.0.0.1:0", "--ops-listen", "-"}, nil, 1, "in use by another hodei server"},
