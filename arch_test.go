@@ -38,7 +38,6 @@ var rules = []rule{
 	{"service/audit/chain", nil, none, []string{"net", "net/...", "os", "os/...", "sync", "sync/...", "math/rand", "math/rand/..."}, "the form of the trail is pure: time is an argument, and others read and write"},
 	{"service/audit", []string{"service/job", "service/store", "service/audit/chain"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/fleet", []string{"service/job", "service/store", "service/logs", "service/orchestrator"}, none, nil, "use cases know no adapter, no protos and no transport"},
-	{"service/audit", []string{"service/job", "service/store", "service/audit/chain"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/access", []string{"service/job", "service/store/mirror"}, none, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/identity", []string{"service/access", "service/audit/chain", "service/job", "service/store", "service/store/mirror"}, []string{"github.com/oklog/ulid/v2", "github.com/golang-jwt/jwt/v5"}, nil, "use cases know no adapter, no protos and no transport"},
 	{"service/identity/oidc", []string{"proto/issuer", "service/job"}, []string{"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/sync/singleflight"}, nil, "the adapter of login providers knows the domain only, and no use case knows it"},
