@@ -68,7 +68,7 @@ func TestFoldersOfAttemptsAreEmptyWhoeverHadThemBefore(t *testing.T) {
 func ownedDirs(t *testing.T) *workDirs {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Fatal("only root can give folders to other users: run this test as root")
+		t.Skip("only root can give folders to other users")
 	}
 	u, err := newUsers("3100000-3100001", passwdFile, groupFile)
 	if err != nil {
@@ -101,7 +101,7 @@ func TestFolderOfAnotherUser(t *testing.T) { //nolint:paralleltest // the umask 
 	}
 	seen := make(map[string]bool)
 	for uid := uint32(3100000); uid <= 3100001; uid++ {
-		for range 3 {
+		for round := range 3 {
 			d, err := w.take(&runner.User{UID: uid, GID: uid + 5})
 			if err != nil {
 				t.Fatal(err)
@@ -110,7 +110,7 @@ func TestFolderOfAnotherUser(t *testing.T) { //nolint:paralleltest // the umask 
 				t.Errorf("%s is %s, want %s; had before: %v", d.path, got, want, seen[d.path])
 			}
 			seen[d.path] = true
-			for _, name := range []string{"a", "b"} {
+			for _, name := range []string{"a", "b"}[:round] { // the first time nothing
 				err = errors.Join(err, os.MkdirAll(filepath.Join(d.path, name, "c"), 0o700), os.Chmod(filepath.Join(d.path, name), 0))
 			}
 			if err = errors.Join(err, w.give(d)); err != nil {
@@ -159,7 +159,7 @@ func TestLinksInAFolderLeadNowhere(t *testing.T) { //nolint:paralleltest // as a
 		}
 	}
 	var swaps int
-	for range 100 {
+	for range 20 {
 		d, err := w.take(&runner.User{UID: 3100000, GID: 3100000})
 		if err != nil {
 			t.Fatal(err)
