@@ -211,13 +211,13 @@ func TestHostileFrames(t *testing.T) {
 				return p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(list...)})
 			}
 			return p.frames.WriteContinuation(1, false, p.encode("name", strconv.Itoa(i)))
-		}), []string{calm, "goaway PROTOCOL_ERROR", "goaway COMPRESSION_ERROR"}},
+		}), []string{calm, "goaway PROTOCOL_ERROR", "goaway COMPRESSION_ERROR", "closed"}},
 		{"empty continuations", flood(300_000, func(p *peer, i int) error {
 			if i == 0 {
 				return p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(list...)})
 			}
 			return p.frames.WriteContinuation(1, false, nil)
-		}), []string{calm}},
+		}), []string{calm, "closed"}}, // closed by the clock where the machine is slow
 		{"settings", flood(100_000, func(p *peer, _ int) error { return p.frames.WriteSettings() }), []string{calm}},
 		{"pings", flood(100_000, func(p *peer, _ int) error { return p.frames.WritePing(false, [8]byte{}) }), []string{calm}},
 		{"empty data", flood(100_000, func(p *peer, i int) error {
@@ -370,9 +370,9 @@ func TestHostileConnections(t *testing.T) {
 				expectOneOf(t, closedByPeer(c), "closed")
 			}
 		})
-		if n := w.metric(t, `hodei_connections_refused_total{reason="handshake_timeout"}`); n != 500 {
-			t.Errorf("%v handshakes are counted as late, want 500", n)
-		}
+		await(t, "all of them to be counted", func() bool {
+			return w.metric(t, `hodei_connections_refused_total{reason="handshake_timeout"}`) == 500
+		})
 	})
 	t.Run("connections that say nothing, one after the other", func(t *testing.T) {
 		w.attack(t, func(w *world) {

@@ -284,3 +284,21 @@ func TestAnswersOverHTTP1(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a body is, and wherever it is cut, the same is found in it as in one piece.
+func FuzzSizes(f *testing.F) {
+	f.Add(frames(1, 2, 3), 7)
+	f.Add(frames(1<<32-1), 3)
+	f.Add([]byte("\x00\x00"), 1)
+	f.Fuzz(func(t *testing.T, body []byte, cut int) {
+		whole, pieces := &boundedBody{largest: 1000}, &boundedBody{largest: 1000}
+		whole.look(body)
+		cut = max(0, min(cut, len(body)))
+		if pieces.look(body[:cut]); pieces.err == nil {
+			pieces.look(body[cut:])
+		}
+		if fmt.Sprint(whole.err) != fmt.Sprint(pieces.err) || whole.err == nil && (whole.left != pieces.left || whole.have != pieces.have) {
+			t.Fatalf("in one piece %v, in two %v", whole.err, pieces.err)
+		}
+	})
+}
