@@ -276,3 +276,16 @@ func TestWaitingJobsAreASet(t *testing.T) {
 		}
 	})
 }
+
+// Settings that change what a shape is are taken in by queues of which a pass has left no job, and by those that have had some before.
+func TestQueueWithoutJobsIsGroupedAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(scheduler.Options{Work: 1}, worker("a", 4000, nil), worker("b", 4000, nil))
+	w.add(cpu(1000))
+	full := w.place()[2:]
+	w.queue("default", func(q *job.Queue) { q.Scoring.Spread = true })
+	w.add(cpu(1000))
+	if got := w.place()[2:]; got == full {
+		t.Errorf("in a queue that spreads its jobs both went to %s", got)
+	}
+}
