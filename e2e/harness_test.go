@@ -263,13 +263,13 @@ func (w *world) agentWith(env []string, name string, args ...string) *daemon {
 }
 
 // token makes a token for an agent, and returns the hash of the CA with it.
-func (w *world) token() (secret, pin string) {
+func (w *world) token(args ...string) (secret, pin string) {
 	w.t.Helper()
 	var token struct {
 		Secret string `json:"secret"`
 		Pin    string `json:"ca_pin"`
 	}
-	if err := json.Unmarshal([]byte(w.must("token", "create", "-o", "json")), &token); err != nil {
+	if err := json.Unmarshal([]byte(w.must(append([]string{"token", "create", "-o", "json"}, args...)...)), &token); err != nil {
 		w.t.Fatal(err)
 	}
 	return token.Secret, token.Pin
