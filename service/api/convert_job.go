@@ -84,6 +84,7 @@ func workerToProto(w *job.Worker) *hodeiv1.Worker {
 		UsedMilliCpu: w.Used.MilliCPU, UsedMemoryMib: w.Used.MemoryMiB,
 		HeartbeatTime: timestamp(w.LastHeartbeat), ConnectTime: timestamp(w.ConnectedAt), AgentVersion: w.AgentVersion,
 		Taints: w.Taints, Capabilities: w.Capabilities, SuspendReason: w.Suspended, SuspendEndTime: timestamp(w.SuspendedTo),
+		Bound: len(w.Queues) > 0,
 	}
 	for _, id := range w.Jobs {
 		p.JobIds = append(p.JobIds, id.String())

@@ -28,6 +28,7 @@ const (
 )
 
 var filters = [...]filter{
+	{scopeFilter, ofFacts, servesQueue, explainQueue},
 	{"constraints", ofFacts, meetsConstraints, explainConstraints},
 	{"capabilities", ofFacts, isCapable, explainCapabilities},
 	{"taints", ofFacts, toleratesTaints, explainTaints},

@@ -14,6 +14,7 @@ import (
 // shape is what jobs ask of a worker. All jobs of a shape would choose the same worker, so it keeps the best ones at hand: those are
 // looked at again only when they have changed, and all workers only when none of the best is left.
 type shape struct {
+	scope       scope
 	ask         amount // for one job
 	resources   job.Resources
 	constraints []job.Constraint
@@ -100,6 +101,7 @@ func (f *family) count(c *cell, n int) {
 
 // shapeKey is what shapes differ in.
 type shapeKey struct {
+	scope               scope
 	milliCPU, memoryMiB int32
 	scoring             job.Scoring
 	rest                string // extras, constraints and what is in a Placement; empty for most
@@ -143,11 +145,11 @@ func writeConstraint(b *strings.Builder, c *job.Constraint) {
 
 // shape returns the shape of a spec's jobs in a queue.
 func (s *Scheduler) shape(spec *job.Spec, scoring job.Scoring, rest string) *shape {
-	key := shapeKey{spec.Resources.MilliCPU, spec.Resources.MemoryMiB, scoring, rest}
+	key := shapeKey{s.scopeOf(spec.Namespace, spec.Queue), spec.Resources.MilliCPU, spec.Resources.MemoryMiB, scoring, rest}
 	if sh := s.shapes[key]; sh != nil {
 		return sh
 	}
-	sh := &shape{ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
+	sh := &shape{scope: key.scope, ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
 	if p := spec.Placement; p != nil {
 		sh.affinities, sh.tolerations, sh.requires = p.Affinities, p.Tolerations, p.Requires
 		sh.spread, sh.apart = s.family(spec, p.Spread), s.family(spec, p.Apart)
