@@ -17,6 +17,7 @@ type node struct {
 	limits   job.Limits
 	paused   bool
 	queue    job.Queue // settings that are of queues only
+	scope    scope     // which workers there are for a queue
 	used     amount    // by running jobs, of its children too
 	own      amount    // by running jobs of its own
 	starts   bucket
@@ -63,7 +64,7 @@ func (s *Scheduler) queue(namespace, name string) *node {
 	n := s.queues[key]
 	if n == nil {
 		n = newNode(name, s.namespace(namespace))
-		n.queue = job.DefaultQueueSettings(namespace, name)
+		n.queue, n.scope = job.DefaultQueueSettings(namespace, name), s.scopeOf(namespace, name)
 		s.queues[key] = n
 	}
 	return n
@@ -259,7 +260,7 @@ func (s *Scheduler) regroup(n *node) {
 // reshape gives a line the shape that its jobs have by now.
 func (s *Scheduler) reshape(l *line) {
 	s.leaveGroup(l)
-	l.shape = s.shape(l.spec, l.node.queue.Scoring, l.rest)
+	l.shape = s.shape(l.spec, l.node, l.rest)
 	if l.waiting.size > 0 {
 		l.urge()
 		s.joinGroup(l)

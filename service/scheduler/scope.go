@@ -45,8 +45,17 @@ func (s *Scheduler) bind(before, now []string) {
 	if !changed {
 		return
 	}
+	changed = false
+	for key, n := range s.queues {
+		before := n.scope
+		n.scope = s.scopeOf(key.namespace, key.name)
+		changed = changed || n.scope != before
+	}
+	if !changed {
+		return // no job has named any of them
+	}
 	for _, l := range s.lines {
-		if l.shape.scope != s.scopeOf(l.class.Namespace, l.class.Queue) {
+		if l.shape.scope != l.node.scope {
 			s.reshape(l)
 		}
 	}

@@ -144,12 +144,12 @@ func writeConstraint(b *strings.Builder, c *job.Constraint) {
 }
 
 // shape returns the shape of a spec's jobs in a queue.
-func (s *Scheduler) shape(spec *job.Spec, scoring job.Scoring, rest string) *shape {
-	key := shapeKey{s.scopeOf(spec.Namespace, spec.Queue), spec.Resources.MilliCPU, spec.Resources.MemoryMiB, scoring, rest}
+func (s *Scheduler) shape(spec *job.Spec, n *node, rest string) *shape {
+	key := shapeKey{n.scope, spec.Resources.MilliCPU, spec.Resources.MemoryMiB, n.queue.Scoring, rest}
 	if sh := s.shapes[key]; sh != nil {
 		return sh
 	}
-	sh := &shape{scope: key.scope, ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
+	sh := &shape{scope: n.scope, ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
 	if p := spec.Placement; p != nil {
 		sh.affinities, sh.tolerations, sh.requires = p.Affinities, p.Tolerations, p.Requires
 		sh.spread, sh.apart = s.family(spec, p.Spread), s.family(spec, p.Apart)
@@ -159,7 +159,7 @@ func (s *Scheduler) shape(spec *job.Spec, scoring job.Scoring, rest string) *sha
 			}
 		}
 	}
-	sh.scorers = scorersFor(sh, &scoring)
+	sh.scorers = scorersFor(sh, &n.queue.Scoring)
 	s.shapes[key] = sh
 	return sh
 }
