@@ -40,7 +40,7 @@ func (s *workerService) GetWorker(ctx context.Context, req *hodeiv1.GetWorkerReq
 	return &hodeiv1.GetWorkerResponse{Worker: showWorker(ctx, &w)}, nil
 }
 
-// showWorker leaves out the queues of namespaces that the caller may not see: their names are of no concern to other tenants.
+// showWorker leaves out the queues and the jobs of namespaces that the caller may not see: they are of no concern to other tenants.
 func showWorker(ctx context.Context, w *job.Worker) *hodeiv1.Worker {
 	p, c := workerToProto(w), callOf(ctx)
 	seen := c.gate.access.Policy().Reach(&c.who, c.rule.permission)
@@ -48,6 +48,12 @@ func showWorker(ctx context.Context, w *job.Worker) *hodeiv1.Worker {
 		namespace, _, _ := strings.Cut(scope, "/")
 		return !seen.Includes(namespace)
 	})
+	readable := c.gate.access.Policy().Reach(&c.who, "jobs.read")
+	for _, held := range w.Jobs {
+		if readable.Includes(held.Namespace) {
+			p.JobIds = append(p.JobIds, held.ID.String())
+		}
+	}
 	return p
 }
 

@@ -263,8 +263,12 @@ func (s *Scheduler) explainReserved(e *Explanation, l *line, id job.ID, fitting 
 	}
 	r := fitting[0].reserved
 	e.Limit = "reservation"
-	e.Text = fmt.Sprintf("worker %s has room, which is kept for the more urgent job %s; a job that may run for at most %v can go before it",
-		fitting[0].worker.Name, r.job, time.Duration(r.at-nanos(s.now)).Round(time.Second))
+	whose := "job " + r.job.String()
+	if r.line.spec.Namespace != l.spec.Namespace {
+		whose = "job of another namespace" // whose ids are of no concern here
+	}
+	e.Text = fmt.Sprintf("worker %s has room, which is kept for the more urgent %s; a job that may run for at most %v can go before it",
+		fitting[0].worker.Name, whose, time.Duration(r.at-nanos(s.now)).Round(time.Second))
 	e.Advice = "give it a shorter timeout"
 	return true
 }

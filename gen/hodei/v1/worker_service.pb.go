@@ -104,7 +104,7 @@ type Worker struct {
 	Capacity *Resources `protobuf:"bytes,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	// What is reserved by the jobs that it has.
 	Reserved *Resources `protobuf:"bytes,6,opt,name=reserved,proto3" json:"reserved,omitempty"`
-	// The jobs that it has.
+	// The jobs that it has, of the namespaces in which the caller may read jobs.
 	JobIds []string `protobuf:"bytes,7,rep,name=job_ids,json=jobIds,proto3" json:"job_ids,omitempty"`
 	// CPU in use on the machine, in thousandths of a CPU, from the last heartbeat.
 	UsedMilliCpu int32 `protobuf:"varint,8,opt,name=used_milli_cpu,json=usedMilliCpu,proto3" json:"used_milli_cpu,omitempty"`
