@@ -151,6 +151,7 @@ type connection struct {
 	gate     *gate
 	session  *fleet.Session
 	renewals renewals
+	issued   time.Time // when the last access token was
 }
 
 // write sends what the session has to say, as much as is ready in one frame.
@@ -228,7 +229,8 @@ func (c *connection) take(ctx context.Context, frame *hwpv1.ConnectRequest) erro
 	if len(f.csr) > 0 {
 		c.renewals.want(ctx, f.csr)
 	}
-	if f.token {
+	if now := c.gate.now(); f.token && now.Sub(c.issued) >= renewalPause { // an agent needs none sooner, and each costs a signature
+		c.issued = now
 		token, expires, err := c.gate.agentToken(ctx)
 		if err != nil {
 			return err
