@@ -237,6 +237,9 @@ func (f *field) misbehave() {
 		"an attempt of no job": {
 			registering(func(r *hwpv1.Register) { r.Attempts = append(r.Attempts, &hwpv1.AttemptRef{JobId: "../../etc"}) }), invalid,
 		},
+		"a description too long": {
+			registering(func(r *hwpv1.Register) { r.Features = slices.Repeat([]string{"feature"}, 10_000) }), invalid,
+		},
 		"output of no job":     {after(strange(func(c *hwpv1.LogChunk) { c.JobId = "job_" })), invalid},
 		"no stream":            {after(strange(func(c *hwpv1.LogChunk) { c.Stream = 99 })), invalid},
 		"no encoding":          {after(strange(func(c *hwpv1.LogChunk) { c.Encoding = 99 })), invalid},

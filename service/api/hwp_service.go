@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/protobuf/proto"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
@@ -22,6 +23,9 @@ const protocolVersion = 1
 
 // frameLimit is how many messages one frame to an agent carries at most.
 const frameLimit = 256
+
+// maxRegister bounds what an agent says of its machine, in bytes.
+const maxRegister = 64 << 10
 
 // hwpService serves hwp.v1.WorkerService.
 type hwpService struct {
@@ -115,6 +119,11 @@ func (s *hwpService) open(
 	refs, err := refsFromProto(register.GetAttempts())
 	if err != nil {
 		return nil, nil, err
+	}
+	register.Attempts = nil // the rest stays in memory, and is shown to everybody who lists workers
+	if size := proto.Size(register); size > maxRegister {
+		return nil, nil, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
+			"the agent describes its machine in %d bytes, and at most %d are allowed; give it fewer labels", size, maxRegister)
 	}
 	sighting, err := sightingOf(ctx, register)
 	if err != nil {
