@@ -12,7 +12,7 @@ import (
 	"github.com/hodei-jobs/hodei/service/job"
 )
 
-// renewalPause is how far apart the certificates of one session are at least: each costs signatures and a commit.
+// renewalPause is how far apart the certificates of one session are at least, and its access tokens: each costs signatures, and a commit.
 const renewalPause = time.Second
 
 // renewals answers an agent's wishes for certificates beside its stream, which must not wait for them.

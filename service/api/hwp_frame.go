@@ -24,7 +24,11 @@ type frameContent struct {
 	drain     *hwpv1.Drain
 	csr       []byte // of the last wish for a certificate; empty: none
 	token     bool   // a wish for an access token
+	output    int    // bytes of chunks
 }
+
+// maxFrameOutput bounds the output in one frame: zeros are compressed to next to nothing.
+const maxFrameOutput = 2 * logs.WindowBytes
 
 // add takes one message in. A message that no agent may send ends the session; one that this server does not know yet, from
 // a newer agent, is left out.
@@ -128,6 +132,9 @@ func (f *frameContent) addChunk(p *hwpv1.LogChunk) error {
 	data, err := chunkData(p)
 	if err != nil {
 		return err
+	}
+	if f.output += len(data); f.output > maxFrameOutput {
+		return job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument, "a frame has more than %d bytes of output", maxFrameOutput)
 	}
 	f.chunks = append(f.chunks, logs.Chunk{
 		Ref: store.LogRef{Job: id, Attempt: p.GetAttempt()}, Offset: p.GetOffset(), Step: p.GetStep(), Stream: stream,

@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/protobuf/proto"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
@@ -22,6 +23,9 @@ const protocolVersion = 1
 
 // frameLimit is how many messages one frame to an agent carries at most.
 const frameLimit = 256
+
+// maxRegister bounds what an agent says of its machine, in bytes.
+const maxRegister = 64 << 10
 
 // hwpService serves hwp.v1.WorkerService.
 type hwpService struct {
@@ -116,6 +120,11 @@ func (s *hwpService) open(
 	if err != nil {
 		return nil, nil, err
 	}
+	register.Attempts = nil // the rest stays in memory, and is shown to everybody who lists workers
+	if size := proto.Size(register); size > maxRegister {
+		return nil, nil, job.Errorf(job.CodeInvalid, job.ReasonInvalidArgument,
+			"the agent describes its machine in %d bytes, and at most %d are allowed; give it fewer labels", size, maxRegister)
+	}
 	sighting, err := sightingOf(ctx, register)
 	if err != nil {
 		return nil, nil, err
@@ -151,6 +160,7 @@ type connection struct {
 	gate     *gate
 	session  *fleet.Session
 	renewals renewals
+	issued   time.Time // when the last access token was
 }
 
 // write sends what the session has to say, as much as is ready in one frame.
@@ -228,7 +238,8 @@ func (c *connection) take(ctx context.Context, frame *hwpv1.ConnectRequest) erro
 	if len(f.csr) > 0 {
 		c.renewals.want(ctx, f.csr)
 	}
-	if f.token {
+	if now := c.gate.now(); f.token && now.Sub(c.issued) >= renewalPause { // an agent needs none sooner, and each costs a signature
+		c.issued = now
 		token, expires, err := c.gate.agentToken(ctx)
 		if err != nil {
 			return err

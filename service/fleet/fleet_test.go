@@ -212,6 +212,54 @@ func TestAgentMayWriteOnlyTheLogsOfItsAttempts(t *testing.T) {
 	if s.Owns(mine) {
 		t.Error("a log that has ended may still be written")
 	}
+	keeper.appended[0].Done([]logs.Ack{{Ref: mine, Offset: 7, Ended: true}}) // of what was under way already
+	if err := s.Heartbeat(t.Context(), job.Resources{}); err != nil {
+		t.Fatal(err)
+	}
+	if messages := next(t, s); len(messages) != 1 || messages[0] != (fleet.Heartbeat{}) {
+		t.Errorf("beside the heartbeat the agent was told %v", messages)
+	}
+}
+
+// What a rogue agent says of others' attempts is neither kept nor told to anybody, and output that is never written does not fill the memory.
+func TestAgentNeitherTouchesOthersNorFillsTheMemory(t *testing.T) {
+	t.Parallel()
+	f, jobs, keeper := newFleet()
+	s := openSession(t, f, ref)
+	mine, foreign := store.LogRef{Job: ref.Job, Attempt: 1}, store.LogRef{Job: job.ID{9}, Attempt: 1}
+	if err := s.Append([]logs.Chunk{{Ref: foreign}}, nil); err != nil || len(keeper.appended) != 0 {
+		t.Errorf("the output of others became %d appends, %v", len(keeper.appended), err)
+	}
+	older := ref
+	older.Epoch--
+	if err := s.Report(t.Context(), []orchestrator.Report{{Ref: job.AttemptRef{Job: job.ID{9}, Attempt: 1}, Silent: true}, {Ref: older, Silent: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if jobs.acknowledge(); len(keeper.settled) != 0 || !s.Owns(mine) {
+		t.Errorf("readers of %v were woken by one who does not have them", keeper.settled)
+	}
+	piece := []logs.Chunk{{Ref: mine, Data: make([]byte, logs.WindowBytes)}}
+	send := func() error { return s.Append(slices.Clone(piece), nil) }
+	for range 7 {
+		if err := send(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range keeper.appended {
+		a.Done(nil) // written, so that there is room again
+	}
+	n := 0
+	for ; send() == nil; n++ {
+		if n > 8 {
+			t.Fatal("an agent may send without end")
+		}
+	}
+	if n != 7 {
+		t.Errorf("after what was written %d pieces found room, not 7", n)
+	}
+	if err := send(); job.CodeOf(err) != job.CodeExhausted {
+		t.Errorf("too much output gave %v", err)
+	}
 }
 
 // Attempts get the secrets that their specs name on their way out, or the reason why they cannot have them; when the store

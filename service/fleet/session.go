@@ -18,6 +18,13 @@ import (
 // is told everything anew.
 const queueLimit = 100_000
 
+const (
+	// outputLimit bounds the output of one agent that waits to be written, with chunkMemory for each chunk. It is far more than what an agent
+	// may send before it is acknowledged (see logs.WindowBytes), because some write a few bytes at a time.
+	outputLimit = 8 * logs.WindowBytes
+	chunkMemory = 64
+)
+
 // Message is something to send to an agent: Welcome, Cancel, LogAck, Drain, Heartbeat, Certificate, AccessToken or RenewCertificate.
 type Message any
 
@@ -70,8 +77,10 @@ type Session struct {
 	begun    bool
 	ended    error                           // why, once it has
 	owned    map[store.LogRef]job.AttemptRef // whose logs this agent may write
+	writing  int                             // output that waits to be written, as outputLimit counts it
 	ready    chan struct{}                   // has an element when there is something to send
 	closer   sync.Once
+	refused  sync.Once
 }
 
 func newSession(f *Fleet, worker job.WorkerID, number uint64) *Session {
@@ -225,15 +234,17 @@ func (s *Session) own(ref job.AttemptRef) {
 	s.owned[logRef(ref)] = ref
 }
 
-// disownSilent ends the right to write the logs of attempts that wrote nothing.
-func (s *Session) disownSilent(reports []orchestrator.Report) {
+// disownSilent ends the right to write the logs of attempts that wrote nothing, and returns those that had it.
+func (s *Session) disownSilent(reports []orchestrator.Report) (silent []store.LogRef) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range reports {
-		if reports[i].Silent {
-			delete(s.owned, logRef(reports[i].Ref))
+		if ref := logRef(reports[i].Ref); reports[i].Silent && s.owned[ref] == reports[i].Ref {
+			delete(s.owned, ref)
+			silent = append(silent, ref)
 		}
 	}
+	return silent
 }
 
 // Owns reports whether this agent may write the log of an attempt.
@@ -255,17 +266,15 @@ func (s *Session) Heartbeat(ctx context.Context, used job.Resources) error {
 
 // Report takes in reports; they are acknowledged to the agent once they are durable.
 func (s *Session) Report(ctx context.Context, reports []orchestrator.Report) error {
-	s.disownSilent(reports)
+	silent := s.disownSilent(reports)
 	n := len(reports)
 	return s.fleet.jobs.Report(ctx, s.worker, reports, func() {
 		s.mu.Lock()
 		s.acked += n
 		s.signal()
 		s.mu.Unlock()
-		for i := range reports {
-			if reports[i].Silent {
-				s.fleet.logs.Settled(logRef(reports[i].Ref))
-			}
+		for _, ref := range silent {
+			s.fleet.logs.Settled(ref)
 		}
 	})
 }
@@ -283,19 +292,45 @@ func (s *Session) Append(chunks []logs.Chunk, ends []store.LogEnd) error {
 	ends = slices.DeleteFunc(ends, func(e store.LogEnd) bool { return !s.Owns(e.Ref) })
 	if n := before - len(chunks) - len(ends); n > 0 {
 		s.fleet.metrics.OutputRefused(n)
-		s.fleet.logger.Warn("output of attempts that the agent does not have was refused", "worker", s.worker, "messages", n)
+		s.refused.Do(func() { // the rest is counted only: a broken agent must not fill the server's log
+			s.fleet.logger.Warn("output of attempts that the agent does not have was refused", "worker", s.worker, "messages", n)
+		})
 	}
-	return s.fleet.logs.Append(&logs.Append{Chunks: chunks, Ends: ends, Done: s.acknowledge})
+	if len(chunks)+len(ends) == 0 {
+		return nil
+	}
+	size := chunkMemory * (len(chunks) + len(ends))
+	for i := range chunks {
+		size += len(chunks[i].Data)
+	}
+	if !s.write(size) {
+		return job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "the agent sent more output than it may before it is acknowledged")
+	}
+	return s.fleet.logs.Append(&logs.Append{Chunks: chunks, Ends: ends, Done: func(acks []logs.Ack) {
+		s.write(-size)
+		s.acknowledge(acks)
+	}})
+}
+
+// write counts output that is to be written, or with a negative size has been, and reports whether there is room for it.
+func (s *Session) write(size int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writing += size
+	return s.writing <= outputLimit
 }
 
 func (s *Session) acknowledge(acks []logs.Ack) {
 	for _, a := range acks {
 		s.mu.Lock()
-		ref := s.owned[a.Ref]
+		ref, mine := s.owned[a.Ref]
 		if a.Ended {
 			delete(s.owned, a.Ref)
 		}
 		s.mu.Unlock()
+		if !mine {
+			continue // the agent knows already that the log has ended
+		}
 		s.Push(LogAck{Ref: ref, Offset: a.Offset, Ended: a.Ended})
 	}
 }

@@ -35,7 +35,18 @@ type Job struct {
 	WorkersLost int32             // how many attempts were lost with their worker
 	Held        string            // why the job does not start again until somebody releases it; empty: it is not held
 	Preemptions int32             // how many attempts had to make room; they do not count against MaxAttempts
+	Former      []FormerAttempt   // who had the attempts before the present one, the newest last; never changed
 }
+
+// FormerAttempt is an attempt that another one has followed, and who had it.
+type FormerAttempt struct {
+	Attempt int32
+	Epoch   uint64
+	Worker  WorkerID
+}
+
+// maxFormer is of how many former attempts it is known who had them: what a worker still has of an older one nobody waits for.
+const maxFormer = 16
 
 // CancelRequest records who asked for the end of a job.
 type CancelRequest struct {
@@ -86,6 +97,11 @@ func PendingSteps(n int) []StepStatus { return allPending[:n:n] }
 // Ref returns the fencing token of the current attempt.
 func (j *Job) Ref() AttemptRef { return AttemptRef{Job: j.ID, Attempt: j.Attempt, Epoch: j.Epoch} }
 
+// Had reports whether this attempt is, or was, that worker's.
+func (j *Job) Had(w WorkerID, ref AttemptRef) bool {
+	return ref == j.Ref() && w == j.Worker || ref.Job == j.ID && slices.Contains(j.Former, FormerAttempt{ref.Attempt, ref.Epoch, w})
+}
+
 // StepIndex returns the index of the step with this name, or an error with CodeNotFound.
 func (j *Job) StepIndex(name string) (int, error) {
 	i := slices.IndexFunc(j.Spec.Steps, func(s Step) bool { return s.Name == name })
@@ -119,6 +135,10 @@ func (j Job) Assign(w WorkerID, epoch uint64) (Job, error) {
 	j, err := j.to(Assigned)
 	if err != nil {
 		return j, err
+	}
+	if j.Attempt > 0 {
+		older := j.Former[max(len(j.Former)-maxFormer+1, 0):]
+		j.Former = append(slices.Clip(older), FormerAttempt{j.Attempt, j.Epoch, j.Worker})
 	}
 	j.Attempt++
 	j.Epoch = epoch

@@ -373,3 +373,38 @@ func TestSecretsAndTerminalsOfSteps(t *testing.T) {
 		}
 	}
 }
+
+// Who had an attempt is known when others have followed, to a limit; and what the copies share does not change.
+func TestFormerAttemptsAreKnown(t *testing.T) {
+	t.Parallel()
+	j := newJob(t, func(s *job.Spec) { s.MaxAttempts = 40 })
+	worker := func(n int) job.WorkerID { return job.WorkerID("wkr_" + strings.Repeat("x", n%3+1)) }
+	var refs []job.AttemptRef
+	var copies []job.Job
+	for n := range 30 {
+		j, _ = j.Assign(worker(n), uint64(100+n))
+		refs, copies = append(refs, j.Ref()), append(copies, j)
+		j, _ = j.Finish(exit(1), start)
+		j, _ = j.Ready()
+	}
+	for n, ref := range refs {
+		if known := n >= len(refs)-17; j.Had(worker(n), ref) != known {
+			t.Errorf("that %s had %v of %d is known: %v", worker(n), ref, len(refs), !known)
+		}
+		if !copies[n].Had(worker(n), ref) || n > 0 && !copies[n].Had(worker(n-1), refs[n-1]) || n < 29 && copies[n].Had(worker(n+1), refs[n+1]) {
+			t.Errorf("the copy of attempt %d has changed: %v", n+1, copies[n].Former)
+		}
+		others := []job.AttemptRef{ref, ref, ref, {}}
+		others[0].Epoch++
+		others[1].Attempt++
+		others[2].Job = job.ID{2}
+		for _, other := range others {
+			if j.Had(worker(n), other) {
+				t.Errorf("%s had %v, it says", worker(n), other)
+			}
+		}
+		if j.Had(worker(n+1), ref) {
+			t.Errorf("%s had %v, it says", worker(n+1), ref)
+		}
+	}
+}

@@ -312,3 +312,53 @@ func TestReadThatFailsIsNotTakenForAJobThatIsNotThere(t *testing.T) {
 		t.Errorf("a job whose time has come and that cannot be read was passed over: %v", err)
 	}
 }
+
+// An attempt is its worker's and nobody else's: of those of others a worker is told what it is told of a job that there is not, whether the
+// job waits, is on a worker or has ended, and also when only the store knows of it.
+func TestWorkersLearnNothingOfTheAttemptsOfOthers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.turn(connection(1, 1))
+	id, first := b.running()
+	again := b.submit(func(s *job.Spec) { s.MaxAttempts, s.Backoff = 2, job.Backoff{Initial: time.Minute} })
+	second := b.assigned[0]
+	verdicts := func(worker job.WorkerID, refs ...job.AttemptRef) []Verdict {
+		c := connection(1, 1, refs...)
+		c.worker.ID, c.worker.Slots = worker, 0
+		if worker == "wkr_1" {
+			c.worker.Session, c.worker.Dial = 100, 100
+		}
+		b.turn(c)
+		if c.err != nil {
+			t.Fatal(c.err)
+		}
+		return c.verdicts
+	}
+	wrong := func(ref job.AttemptRef) []job.AttemptRef {
+		epoch, older, newer := ref, ref, ref
+		epoch.Epoch--
+		older.Attempt--
+		newer.Attempt++
+		return []job.AttemptRef{ref, epoch, older, newer}
+	}
+	check := func(when string) {
+		t.Helper()
+		for i, v := range verdicts("wkr_2", append(wrong(first), wrong(second)...)...) {
+			if v != Forget {
+				t.Errorf("%s: another worker got the verdict %d on attempt %d", when, v, i)
+			}
+		}
+	}
+	check("while they run")
+	b.turn(&report{worker: "wkr_1", acknowledge: func() {}, reports: []Report{
+		{Ref: first, Ended: b.now, Cause: job.Cause{Kind: job.CauseExitCode}, Step: -1},
+		{Ref: second, Ended: b.now, Cause: job.Cause{Kind: job.CauseExitCode, ExitCode: 1}, Step: -1},
+	}})
+	if b.state(id) != job.Succeeded || b.state(again) != job.Delayed {
+		t.Fatalf("the jobs are %s and %s", b.state(id), b.state(again))
+	}
+	check("when one has ended and the other waits")
+	if got := verdicts("wkr_1", append(wrong(first), wrong(second)...)...); !slices.Equal(got, []Verdict{Stop, Forget, Forget, Forget, Stop, Forget, Forget, Forget}) {
+		t.Errorf("the worker that had them got the verdicts %v", got)
+	}
+}

@@ -67,7 +67,7 @@ var simDefects = []simDefect{
 	{"everything goes on at a new session", []simEdit{{"worker.go", "e.job.Ref() == ref && e.job.Worker == worker && e.job.State.OnWorker()", "true"}}},
 	{"a log is thrown away when the store cannot be read", []simEdit{{
 		"worker.go",
-		"job.CodeOf(err) == job.CodeNotFound {\n		return Forget", "err != nil {\n		return Forget",
+		"job.CodeOf(err) == job.CodeNotFound {\n			return Forget", "err != nil {\n			return Forget",
 	}}},
 	{"an operator's drain ends with the session", []simEdit{{"worker.go", "fresh.Draining || s.drained[fresh.ID]", "fresh.Draining"}}},
 	{"no fence", []simEdit{{"report.go", " || e.job.Ref() != r.Ref", ""}}},

@@ -96,18 +96,22 @@ func (s *state) workerChanged(w *worker) {
 }
 
 func (s *state) verdict(worker job.WorkerID, ref job.AttemptRef) Verdict {
-	if e := s.jobs[ref.Job]; e != nil && e.job.Ref() == ref && e.job.Worker == worker && e.job.State.OnWorker() {
+	e := s.jobs[ref.Job]
+	if e != nil && e.job.Ref() == ref && e.job.Worker == worker && e.job.State.OnWorker() {
 		return Keep
 	}
-	if s.jobs[ref.Job] != nil {
-		return Stop
+	if e == nil {
+		j, err := s.store.Job(context.Background(), ref.Job)
+		if job.CodeOf(err) == job.CodeNotFound {
+			return Forget
+		}
+		if err != nil {
+			return Stop
+		}
+		e = &entry{job: j}
 	}
-	j, err := s.store.Job(context.Background(), ref.Job)
-	if job.CodeOf(err) == job.CodeNotFound {
-		return Forget
-	}
-	if err == nil && ref.Attempt == j.Attempt && (j.Worker != worker || j.Epoch != ref.Epoch) {
-		return Forget // it was never this worker's
+	if !e.job.Had(worker, ref) {
+		return Forget // and so it says no more than of a job that is not there
 	}
 	return Stop
 }

@@ -37,7 +37,11 @@ func AppendState(b []byte, j *job.Job) []byte {
 	b = appendNumber(b, 18, j.Preemptions)
 	b = appendNumber(b, 19, j.WorkersLost)
 	b = appendString(b, 20, j.Held)
-	return appendString(b, 21, j.Waited)
+	b = appendString(b, 21, j.Waited)
+	for i := range j.Former {
+		b = appendMessage(b, 22, func(b []byte) []byte { return appendFormer(b, &j.Former[i]) })
+	}
+	return b
 }
 
 func begun(s job.StepStatus) bool { return s != job.StepStatus{State: job.StepPending} }
@@ -98,6 +102,8 @@ func DecodeState(record []byte, j *job.Job) error {
 			j.Held = string(v.bytes)
 		case 21:
 			j.Waited = string(v.bytes)
+		case 22:
+			err = addFormer(j, v.bytes)
 		}
 		return err
 	})
@@ -151,6 +157,29 @@ func decodeCause(b []byte) (job.Cause, error) {
 		return nil
 	})
 	return c, err
+}
+
+func appendFormer(b []byte, f *job.FormerAttempt) []byte {
+	b = appendNumber(b, 1, f.Attempt)
+	b = appendNumber(b, 2, f.Epoch)
+	return appendString(b, 3, string(f.Worker))
+}
+
+func addFormer(j *job.Job, b []byte) error {
+	var f job.FormerAttempt
+	err := message(b, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			f.Attempt = v.int32()
+		case 2:
+			f.Epoch = v.number
+		case 3:
+			f.Worker = job.WorkerID(v.bytes)
+		}
+		return nil
+	})
+	j.Former = append(j.Former, f)
+	return err
 }
 
 func appendStepStatus(b []byte, s *job.StepStatus) []byte {

@@ -119,6 +119,12 @@ func TestJobsComeBackAsTheyWere(t *testing.T) {
 			WorkersLost: rapid.Int32().Draw(t, "workers lost"), Held: text().Draw(t, "held"),
 			Cancel: job.CancelRequest{Actor: text().Draw(t, "actor"), Reason: text().Draw(t, "reason"), Force: rapid.Bool().Draw(t, "force")},
 		}
+		for range rapid.IntRange(0, 3).Draw(t, "former") {
+			j.Former = append(j.Former, job.FormerAttempt{
+				Attempt: rapid.Int32().Draw(t, "former attempt"), Epoch: rapid.Uint64().Draw(t, "former epoch"),
+				Worker: job.WorkerID(text().Draw(t, "former worker")),
+			})
+		}
 		if rapid.Bool().Draw(t, "masked") {
 			j.Masked = map[string]uint64{text().Draw(t, "secret"): rapid.Uint64().Draw(t, "times"), "none": 0}
 		}
