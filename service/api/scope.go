@@ -57,9 +57,9 @@ func reach(ctx context.Context, namespace string) ([]string, error) {
 	}
 	c := callOf(ctx)
 	c.asked = true
-	r := c.gate.access.Policy().Reach(&c.who, c.rule.permission)
-	c.mu.Lock()
+	c.mu.Lock() // before it is asked, so that a change of the policy is not missed
 	defer c.mu.Unlock()
+	r := c.gate.access.Policy().Reach(&c.who, c.rule.permission)
 	if r.Everywhere {
 		c.within = []string{access.Everywhere}
 		return nil, nil
@@ -69,6 +69,12 @@ func reach(ctx context.Context, namespace string) ([]string, error) {
 		return nil, c.lacks("")
 	}
 	return r.Namespaces, nil
+}
+
+// about adds to the record of the call in the audit trail what it is made to.
+func about(ctx context.Context, targets ...string) {
+	c := callOf(ctx)
+	c.entry.Targets = append(c.entry.Targets, targets...)
 }
 
 // holds reports whether the caller holds a permission in all namespaces, beside that of the call.
