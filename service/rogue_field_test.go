@@ -167,7 +167,7 @@ func (f *field) log(ref store.LogRef) map[string]any {
 			f.t.Fatal(err)
 		}
 		for i := range chunks {
-			text += string(rune('0'+chunks[i].Step)) + string(rune('0'+chunks[i].Stream)) + string(chunks[i].Data)
+			text += string('0'+chunks[i].Step) + string(rune('0'+chunks[i].Stream)) + string(chunks[i].Data)
 		}
 		if stored != nil {
 			stored.Ref = store.LogRef{}

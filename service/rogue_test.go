@@ -115,7 +115,10 @@ func (f *field) lies() map[protoreflect.Name]func(ref *hwpv1.AttemptRef) []*hwpv
 		},
 		"log_end": func(ref *hwpv1.AttemptRef) (all []*hwpv1.AgentMessage) {
 			for _, end := range []*hwpv1.LogEnd{
-				{TotalBytes: 0}, {TotalBytes: 5}, {TotalBytes: math.MaxUint64}, {Missing: "all of it"},
+				{TotalBytes: 0},
+				{TotalBytes: 5},
+				{TotalBytes: math.MaxUint64},
+				{Missing: "all of it"},
 				{Streams: []*hwpv1.StreamTotal{{Step: -1, Stream: 99, TotalBytes: math.MaxUint64, Sha256: make([]byte, 99)}}},
 			} {
 				end.Attempt = ref
@@ -140,7 +143,7 @@ func chunk(ref *hwpv1.AttemptRef, offset uint64, data []byte, packed bool) *hwpv
 func pack(data []byte) []byte {
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
-		panic(err) // the options are constants
+		panic(err) //nolint:forbidigo // the options are constants
 	}
 	return encoder.EncodeAll(data, nil)
 }
@@ -416,7 +419,7 @@ func TestOnlyAgentsWithTheirOwnTokensConnect(t *testing.T) {
 		"another agent's token":                              {eve.certificate, token, connect.CodeUnauthenticated},
 		"an agent's token and no certificate":                {nil, token, connect.CodeUnauthenticated},
 		"an agent's token of the administrator's connection": {&admin, token, connect.CodeUnauthenticated},
-		"half a token": {ada.certificate, token[:len(token)/2], connect.CodeUnauthenticated},
+		"half a token":                                       {ada.certificate, token[:len(token)/2], connect.CodeUnauthenticated},
 	} {
 		s := openStream(t, r.hwpClient(t, c.certificate), c.token)
 		s.send(&hwpv1.ConnectRequest{Messages: []*hwpv1.AgentMessage{{Payload: &hwpv1.AgentMessage_Register{Register: ada.register()}}}})
