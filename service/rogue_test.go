@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,7 +116,10 @@ func (f *field) lies() map[protoreflect.Name]func(ref *hwpv1.AttemptRef) []*hwpv
 		},
 		"log_end": func(ref *hwpv1.AttemptRef) (all []*hwpv1.AgentMessage) {
 			for _, end := range []*hwpv1.LogEnd{
-				{TotalBytes: 0}, {TotalBytes: 5}, {TotalBytes: math.MaxUint64}, {Missing: "all of it"},
+				{TotalBytes: 0},
+				{TotalBytes: 5},
+				{TotalBytes: math.MaxUint64},
+				{Missing: "all of it"},
 				{Streams: []*hwpv1.StreamTotal{{Step: -1, Stream: 99, TotalBytes: math.MaxUint64, Sha256: make([]byte, 99)}}},
 			} {
 				end.Attempt = ref
@@ -138,12 +142,16 @@ func chunk(ref *hwpv1.AttemptRef, offset uint64, data []byte, packed bool) *hwpv
 }
 
 func pack(data []byte) []byte {
+	return packer().EncodeAll(data, nil)
+}
+
+var packer = sync.OnceValue(func() *zstd.Encoder {
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
-		panic(err) // the options are constants
+		panic(err) //nolint:forbidigo // the options are constants
 	}
-	return encoder.EncodeAll(data, nil)
-}
+	return encoder
+})
 
 // falseReports say that an attempt has ended, or goes on, in every way that there is.
 func falseReports(ref *hwpv1.AttemptRef) (all []*hwpv1.AttemptReport) {
