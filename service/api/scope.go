@@ -57,9 +57,9 @@ func reach(ctx context.Context, namespace string) ([]string, error) {
 	}
 	c := callOf(ctx)
 	c.asked = true
-	r := c.gate.access.Policy().Reach(&c.who, c.rule.permission)
-	c.mu.Lock()
+	c.mu.Lock() // before it is asked, so that a change of the policy is not missed
 	defer c.mu.Unlock()
+	r := c.gate.access.Policy().Reach(&c.who, c.rule.permission)
 	if r.Everywhere {
 		c.within = []string{access.Everywhere}
 		return nil, nil

@@ -172,6 +172,7 @@ func (c *Credentials) tidy(ctx context.Context) error {
 	if len(tokens)+len(logins) == 0 {
 		return nil
 	}
+	defer c.changed()
 	if err := c.tokens.Change(ctx, nil, tokens...); err != nil {
 		return err
 	}
