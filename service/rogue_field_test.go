@@ -3,6 +3,7 @@ package service
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"hash"
 	"math"
 	"testing"
@@ -167,7 +168,7 @@ func (f *field) log(ref store.LogRef) map[string]any {
 			f.t.Fatal(err)
 		}
 		for i := range chunks {
-			text += string('0'+chunks[i].Step) + string(rune('0'+chunks[i].Stream)) + string(chunks[i].Data)
+			text += fmt.Sprintf("%d/%d:%s", chunks[i].Step, chunks[i].Stream, chunks[i].Data)
 		}
 		if stored != nil {
 			stored.Ref = store.LogRef{}

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,12 +142,16 @@ func chunk(ref *hwpv1.AttemptRef, offset uint64, data []byte, packed bool) *hwpv
 }
 
 func pack(data []byte) []byte {
+	return packer().EncodeAll(data, nil)
+}
+
+var packer = sync.OnceValue(func() *zstd.Encoder {
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		panic(err) //nolint:forbidigo // the options are constants
 	}
-	return encoder.EncodeAll(data, nil)
-}
+	return encoder
+})
 
 // falseReports say that an attempt has ended, or goes on, in every way that there is.
 func falseReports(ref *hwpv1.AttemptRef) (all []*hwpv1.AttemptReport) {
@@ -419,7 +424,7 @@ func TestOnlyAgentsWithTheirOwnTokensConnect(t *testing.T) {
 		"another agent's token":                              {eve.certificate, token, connect.CodeUnauthenticated},
 		"an agent's token and no certificate":                {nil, token, connect.CodeUnauthenticated},
 		"an agent's token of the administrator's connection": {&admin, token, connect.CodeUnauthenticated},
-		"half a token":                                       {ada.certificate, token[:len(token)/2], connect.CodeUnauthenticated},
+		"half a token of the agent, with its certificate":    {ada.certificate, token[:len(token)/2], connect.CodeUnauthenticated},
 	} {
 		s := openStream(t, r.hwpClient(t, c.certificate), c.token)
 		s.send(&hwpv1.ConnectRequest{Messages: []*hwpv1.AgentMessage{{Payload: &hwpv1.AgentMessage_Register{Register: ada.register()}}}})

@@ -37,6 +37,8 @@ type world struct {
 	gate   *gate
 	public *connect.Server
 	store  store.Store
+	served *API
+	dir    string // of the authority
 }
 
 // written is a store whose writes go through the orchestrator.
@@ -68,7 +70,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{store: db}
+	w := &world{store: db, dir: dir}
 	c := &w.config
 	c.Logs = logs.New(db, quiet{}, logger)
 	c.Secrets = secrets.New(records, key, time.Now, logger)
@@ -108,7 +110,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.gate = served.gate
+	w.gate, w.served = served.gate, served
 	if w.public, err = publicServer(*c, w.gate); err != nil {
 		t.Fatal(err)
 	}
