@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,6 +115,13 @@ func (id *identity) enroll(ctx context.Context, config Config) error {
 	if config.CAPin == "" {
 		return errors.New("a token needs --ca-pin, by which the agent knows the right server; `hodei token create` prints both")
 	}
+	if strings.HasPrefix(config.Token, "hodei_") {
+		return errors.New("the token is an API token, with which people and scripts log in; agents join with one of `hodei token create`")
+	}
+	server, err := url.Parse(config.ServerURL)
+	if err != nil {
+		return fmt.Errorf("the address of the server: %w", err)
+	}
 	csr, err := id.request()
 	if err != nil {
 		return err
@@ -121,7 +130,7 @@ func (id *identity) enroll(ctx context.Context, config Config) error {
 		MinVersion: tls.VersionTLS13,
 		// The CA is not known before the enrolment, so the chain is checked against the pin instead.
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
-		VerifyConnection:   func(state tls.ConnectionState) error { return checkPin(state, config.CAPin) },
+		VerifyConnection:   func(state tls.ConnectionState) error { return checkPin(state, server.Hostname(), config.CAPin) },
 	}
 	client := newConnectClient(config.ServerURL, security)
 	defer client.close()

@@ -405,6 +405,7 @@ func TestCheckPin(t *testing.T) {
 		"no root":                        {[]*x509.Certificate{plain}, old.pin(), "localhost", "no CA with the pin"},
 		"a root that did not sign":       {[]*x509.Certificate{server(stranger, x509.ExtKeyUsageServerAuth, time.Hour), old.certificate}, old.pin(), "localhost", "unknown authority"},
 		"another host":                   {[]*x509.Certificate{plain, old.certificate}, old.pin(), "example.org", "localhost"},
+		"an address that it is not for":  {[]*x509.Certificate{plain, old.certificate}, old.pin(), "192.0.2.1", "192.0.2.1"},
 		"not a server's": {
 			[]*x509.Certificate{server(old, x509.ExtKeyUsageClientAuth, time.Hour), old.certificate}, old.pin(), "localhost", "incompatible key usage",
 		},
@@ -413,7 +414,7 @@ func TestCheckPin(t *testing.T) {
 		},
 		"the pin of the server's own key": {[]*x509.Certificate{plain, plain}, (&authority{certificate: plain}).pin(), "localhost", "no CA with the pin"},
 	} {
-		err := checkPin(tls.ConnectionState{PeerCertificates: tt.chain, ServerName: tt.host}, tt.pin)
+		err := checkPin(tls.ConnectionState{PeerCertificates: tt.chain}, tt.host, tt.pin)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: checkPin gives %v", name, err)
 		}

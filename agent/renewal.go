@@ -88,7 +88,7 @@ func (a *agent) renewed(answer *hwpv1.Certificate) {
 
 // checkPin verifies that a root which the pin names vouches for the server's certificate. During a rotation of the authority that may
 // take a certificate in between.
-func checkPin(state tls.ConnectionState, pin string) error {
+func checkPin(state tls.ConnectionState, host, pin string) error {
 	others := x509.NewCertPool()
 	for _, c := range state.PeerCertificates[1:] {
 		others.AddCert(c)
@@ -102,7 +102,7 @@ func checkPin(state tls.ConnectionState, pin string) error {
 		}
 		roots := x509.NewCertPool()
 		roots.AddCert(c)
-		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: others, DNSName: state.ServerName})
+		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: others, DNSName: host})
 		if err == nil {
 			return nil
 		}
