@@ -152,6 +152,18 @@ func (o *Orchestrator) change(ctx context.Context, do func(*state) error) error 
 	return c.err
 }
 
+// look lets the reactor call a function that changes nothing, and so leaves no record.
+func (o *Orchestrator) look(ctx context.Context, do func(*state)) error {
+	c := &change{waiter: newWaiter(), do: func(s *state) error {
+		do(s)
+		return nil
+	}}
+	if err := o.inbox.put(ctx, c); err != nil {
+		return err
+	}
+	return c.wait(ctx)
+}
+
 type change struct {
 	*waiter
 	do  func(*state) error

@@ -63,10 +63,7 @@ func (o *Orchestrator) Validate(ctx context.Context, spec job.Spec) (job.Job, er
 	if err != nil || spec.Queue != "" {
 		return j, err
 	}
-	return j, o.change(ctx, func(s *state) error {
-		s.chooseQueue(spec.Queue, j.Spec)
-		return nil
-	})
+	return j, o.look(ctx, func(s *state) { s.chooseQueue(spec.Queue, j.Spec) })
 }
 
 func (o *Orchestrator) checkSpec(ctx context.Context, spec *job.Spec) error {

@@ -12,12 +12,15 @@ func Origin(address netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(address, bits).Masked()
 }
 
-// OriginOf is the key in a table of rates for whoever calls from "host:port", as an http.Request has it. All that is no address
-// has one key.
+// OriginOf is the key in a table of rates for whoever calls from "host:port", as an http.Request has it, or from a host. All that is no
+// address has one key.
 func OriginOf(remote string) string {
-	address, err := netip.ParseAddrPort(remote)
+	if both, err := netip.ParseAddrPort(remote); err == nil {
+		return Origin(both.Addr()).Addr().String()
+	}
+	address, err := netip.ParseAddr(remote)
 	if err != nil {
 		return "unknown"
 	}
-	return Origin(address.Addr()).Addr().String()
+	return Origin(address).Addr().String()
 }

@@ -195,7 +195,7 @@ func TestOrigin(t *testing.T) {
 		"[fe80::1%eth0]:443":                     "fe80::",
 		"":                                       "unknown",
 		"@":                                      "unknown",
-		"192.0.2.1":                              "unknown",
+		"192.0.2.1":                              "192.0.2.1",
 	} {
 		if got := OriginOf(remote); got != want {
 			t.Errorf("the origin of %q is %q, want %q", remote, got, want)
