@@ -160,7 +160,7 @@ func TestManyBombsAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "--max-body-memory", strconv.Itoa(8<<20))
 	bomb := zipped(t, make([]byte, 64<<20), 1)
-	w.attackWithin(t, 512<<20, func(w *world) {
+	w.attackWithin(t, 2<<30, func(w *world) {
 		caller := w.caller("127.0.66.14", true, false)
 		header := []string{"content-type", "application/proto", "content-encoding", "gzip"}
 		expectOneOf(t, w.post(caller, listJobs, bytes.NewReader(bomb), header...), "429 resource_exhausted") // the others use its connection
