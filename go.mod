@@ -2,6 +2,8 @@ module github.com/hodei-jobs/hodei
 
 go 1.26.0
 
+toolchain go1.26.11
+
 tool (
 	connectrpc.com/connect/v2/cmd/protoc-gen-connect-go
 	github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto

@@ -311,12 +311,12 @@ func TestWhenTheAgentAsks(t *testing.T) {
 		if wait := id.untilDue(); wait < life*66/100 || wait > life*73/100 || wish(t, id) != nil {
 			t.Errorf("it asks after %v of %v", wait, life)
 		}
-		time.Sleep(id.untilDue()) //nolint:forbidigo // the clock is the test's
+		time.Sleep(id.untilDue())
 		first := wish(t, id)
 		if first == nil || wish(t, id) != nil || id.untilDue() != renewalRetry {
 			t.Fatalf("when it was time it asks: %v, and again after %v", first != nil, id.untilDue())
 		}
-		time.Sleep(renewalRetry) //nolint:forbidigo // the clock is the test's
+		time.Sleep(renewalRetry)
 		second := wish(t, id)
 		if second == nil || string(second) == string(first) {
 			t.Fatal("without an answer it does not ask again, with another key")
@@ -329,7 +329,7 @@ func TestWhenTheAgentAsks(t *testing.T) {
 		if wait := id.untilDue(); wait > renewalSpread {
 			t.Errorf("when the server asks it to, it asks after %v", wait)
 		}
-		time.Sleep(renewalSpread) //nolint:forbidigo // the clock is the test's
+		time.Sleep(renewalSpread)
 		// The authorities change while the answer is on its way: it may be of the old one.
 		third := wish(t, id)
 		id.hasten()
@@ -337,12 +337,12 @@ func TestWhenTheAgentAsks(t *testing.T) {
 		if err := id.accept(answer.GetChainDer(), answer.GetRootsDer()); err != nil || id.untilDue() > renewalSpread {
 			t.Errorf("after an answer that may be too old it asks again in %v (error %v)", id.untilDue(), err)
 		}
-		time.Sleep(renewalSpread) //nolint:forbidigo // the clock is the test's
+		time.Sleep(renewalSpread)
 		answer = a.answer(t, wish(t, id), time.Minute)
 		if err := id.accept(answer.GetChainDer(), answer.GetRootsDer()); err != nil || id.untilDue() > time.Minute {
 			t.Errorf("a short certificate is renewed in %v (error %v)", id.untilDue(), err)
 		}
-		time.Sleep(id.untilDue()) //nolint:forbidigo // the clock is the test's
+		time.Sleep(id.untilDue())
 		if wish(t, id) == nil || id.untilDue() > 7*time.Second {
 			t.Errorf("a short certificate that was not renewed is asked for again in %v", id.untilDue())
 		}

@@ -11,7 +11,7 @@ import (
 func TestRangesOfAgentsDoNotOverlap(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Fatal("only root can run jobs as other users: run this test as root")
+		t.Skip("only root can run jobs as other users")
 	}
 	file := filepath.Join(t.TempDir(), "claims")
 	claim := func(text string) (func(), error) {

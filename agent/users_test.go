@@ -28,12 +28,12 @@ func someUsers(t *testing.T) (passwd, group string) {
 toor:x:0:0::/root:/bin/sh
 # a comment: with: some: colons
 +::::::
-build-1:x:1001:1001:,,,:/home/build-1:/bin/zsh
-1002:x:3003:3003::/home/number:/bin/sh
-worse:x:1005:none::/:/bin/sh
-short:x:1006:1006
+build-1:x:61001:61001:,,,:/home/build-1:/bin/zsh
+1002:x:63003:63003::/home/number:/bin/sh
+worse:x:61005:none::/:/bin/sh
+short:x:61006:1006
 self:x:`+fmt.Sprint(max(os.Geteuid(), 7777))+`:1::/:/bin/sh
-nobody:x:65534:65534::/nonexistent:/usr/sbin/nologin`), 0o600),
+service:x:64999:64999::/nonexistent:/usr/sbin/nologin`), 0o600),
 		os.WriteFile(group, []byte(`root:x:0:
 docker:x:990:build-1x,xbuild-1
 ci:x:3000:other,build-1
@@ -48,11 +48,11 @@ audio:x:3001:build-1
 func TestRunAsIsRead(t *testing.T) {
 	t.Parallel()
 	passwd, group := someUsers(t)
-	build := &account{User: runner.User{UID: 1001, GID: 1001, Groups: []uint32{3000, 3001}}, name: "build-1", home: "/home/build-1", shell: "/bin/zsh"}
+	build := &account{User: runner.User{UID: 61001, GID: 61001, Groups: []uint32{3000, 3001}}, name: "build-1", home: "/home/build-1", shell: "/bin/zsh"}
 	for text, want := range map[string]*account{
-		"build-1": build, "1001": build,
-		"1002":   {User: runner.User{UID: 3003, GID: 3003}, name: "1002", home: "/home/number", shell: "/bin/sh"}, // a name comes first
-		"nobody": {User: runner.User{UID: 65534, GID: 65534}, name: "nobody", home: "/nonexistent", shell: "/usr/sbin/nologin"},
+		"build-1": build, "61001": build,
+		"1002":    {User: runner.User{UID: 63003, GID: 63003}, name: "1002", home: "/home/number", shell: "/bin/sh"}, // a name comes first
+		"service": {User: runner.User{UID: 64999, GID: 64999}, name: "service", home: "/nonexistent", shell: "/usr/sbin/nologin"},
 	} {
 		u, err := newUsers(text, passwd, group)
 		if err != nil || !reflect.DeepEqual(u.one, want) || u.size() != math.MaxInt || u.owns(want.UID) {
@@ -84,12 +84,12 @@ func TestRunAsThatCannotBe(t *testing.T) {
 	passwd, group := someUsers(t)
 	for text, want := range map[string]string{
 		"root": "0 is root", "toor": "0 is root", "0": "0 is root", "0-5": "0 is root",
-		"absent": "useradd", "1234": "useradd", "ci": "useradd", "a-b": "useradd", "+": "useradd", " build-1": "useradd", "build-1,nobody": "useradd",
+		"absent": "useradd", "1234": "useradd", "ci": "useradd", "a-b": "useradd", "+": "useradd", " build-1": "useradd", "build-1,service": "useradd",
 		"worse": "not a number", "short": "not 7",
 		"5-4": "is empty", "200000-": "two numbers", "-200000": "two numbers", "-": "two numbers", "1-2-3": "two numbers", "-5--3": "two numbers",
 		"200000-4294967294": "two numbers", "200000-99999999999999999999": "two numbers", "4294967293-4294967295": "two numbers",
 		"200000-204096": "4097 UIDs", "200000-4294967293": "at most 4096",
-		"1000-1063": "1001 is already the number of build-1", "980-995": "990 is already the number of docker", "65000-65534": "of nobody",
+		"61000-61063": "61001 is already the number of build-1", "980-995": "990 is already the number of docker", "64000-64999": "of service",
 	} {
 		if u, err := newUsers(text, passwd, group); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--run-as "+text) {
 			t.Errorf("%q gave %+v, %v, want an error with %q", text, u, err, want)

@@ -37,13 +37,18 @@ const workMode = os.ModeDir | 0o700
 
 // newWorkDirs begins anew: what a former life of the agent has left is removed.
 func newWorkDirs(dir string, u *users) (*workDirs, error) {
-	if err := os.RemoveAll(dir); err != nil {
+	parent, err := os.OpenRoot(filepath.Dir(dir))
+	if err != nil {
+		return nil, fmt.Errorf("looking for the folders of former attempts: %w", err)
+	}
+	defer parent.Close() //nolint:errcheck // nothing was written
+	if err := removeTree(parent, filepath.Base(dir)); err != nil {
 		return nil, fmt.Errorf("removing the folders of former attempts: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder for attempts: %w", err)
+	var root *os.Root
+	if err = parent.Mkdir(filepath.Base(dir), 0o700); err == nil {
+		root, err = os.OpenRoot(dir)
 	}
-	root, err := os.OpenRoot(dir)
 	if err == nil {
 		err = u.prepare(root)
 	}
@@ -103,7 +108,7 @@ func (w *workDirs) give(dir *workDir) error {
 	if dir.owner != nil {
 		err = errors.Join(dir.open.Chown(os.Geteuid(), os.Getegid()), dir.open.Chmod(0o700))
 	}
-	if w.root.RemoveAll(filepath.Base(dir.path)) == nil {
+	if removeTree(w.root, filepath.Base(dir.path)) == nil {
 		err = nil
 	}
 	_ = dir.open.Close()

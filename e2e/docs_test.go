@@ -153,7 +153,7 @@ func TestSchedulingAsTheDocumentDescribesIt(t *testing.T) {
 	for _, want := range []string{
 		"no worker can take it now: 3 workers without label gpu=h100", "Advice:   connect a worker with a slot and the labels gpu=h100",
 		"2 workers too small for 64 CPUs", "reserved\n", "texts\n", "numbers\n", "versions\n", "labels that are there, and not there\n",
-		"on a tainted worker with a GPU\n", "batch", "liked and disliked\n", "research  3", "default    builds ", "nightly  starts: paused", "deployed\n", "short\n",
+		"on a tainted worker with a GPU\n", "batch", "QUEUES", "liked and disliked\n", "research  3", "default    builds ", "nightly  starts: paused", "deployed\n", "short\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in:\n%s", want, out)

@@ -250,6 +250,19 @@ func (w *world) agent(name string, args ...string) *daemon {
 	return w.agentWith(nil, name, args...)
 }
 
+// token makes a token and returns its secret and the CA's pin.
+func (w *world) token(args ...string) (secret, pin string) {
+	w.t.Helper()
+	var token struct {
+		Secret string `json:"secret"`
+		Pin    string `json:"ca_pin"`
+	}
+	if err := json.Unmarshal([]byte(w.must(append([]string{"token", "create", "-o", "json"}, args...)...)), &token); err != nil {
+		w.t.Fatal(err)
+	}
+	return token.Secret, token.Pin
+}
+
 // agentWith starts an agent with variables of its own.
 func (w *world) agentWith(env []string, name string, args ...string) *daemon {
 	w.t.Helper()
@@ -260,19 +273,6 @@ func (w *world) agentWith(env []string, name string, args ...string) *daemon {
 	d := startDaemon(w.t, env, "hodei-agent", args...)
 	w.awaitWorker(name, "WORKER_STATE_READY")
 	return d
-}
-
-// token makes a token for an agent, and returns the hash of the CA with it.
-func (w *world) token() (secret, pin string) {
-	w.t.Helper()
-	var token struct {
-		Secret string `json:"secret"`
-		Pin    string `json:"ca_pin"`
-	}
-	if err := json.Unmarshal([]byte(w.must("token", "create", "-o", "json")), &token); err != nil {
-		w.t.Fatal(err)
-	}
-	return token.Secret, token.Pin
 }
 
 func (w *world) awaitWorker(name, state string) {
@@ -327,3 +327,10 @@ func processes(t *testing.T, text string) int {
 
 func stopped(d *daemon) error { return d.cmd.Process.Signal(syscall.SIGSTOP) }
 func resumed(d *daemon) error { return d.cmd.Process.Signal(syscall.SIGCONT) }
+
+// pin returns the hash of the server's CA.
+func (w *world) pin() string {
+	w.t.Helper()
+	_, pin := w.token()
+	return pin
+}

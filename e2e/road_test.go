@@ -370,6 +370,8 @@ func TestBadInput(t *testing.T) {
 		return path
 	}
 	elsewhere := newWorld(t)
+	_, pin := w.token()
+	_, otherPin := elsewhere.token()
 	for _, tc := range []struct {
 		name string
 		args []string
@@ -392,14 +394,14 @@ func TestBadInput(t *testing.T) {
 		{"wrong CA", []string{"job", "list"}, []string{"HODEI_CA=" + elsewhere.dir + "/tls/ca.pem"}, 1, "another CA"},
 		{"foreign certificate", []string{"job", "list"}, []string{
 			"HODEI_CERT=" + elsewhere.dir + "/tls/admin.pem", "HODEI_KEY=" + elsewhere.dir + "/tls/admin-key.pem",
-		}, 1, "client certificate"},
+		}, 4, "client certificate"},
 		{"no server", []string{"job", "list"}, []string{"HODEI_URL=https://127.0.0.1:1"}, 1, "no server answers"},
 		{"not a URL", []string{"job", "list"}, []string{"HODEI_URL=nope"}, 1, "https://host:7443"},
 		{"second server", []string{"server", "--data-dir", w.dir, "--listen", "127.0.0.1:0", "--ops-listen", "-"}, nil, 1, "in use by another hodei server"},
 		{"port in use", []string{"server", "--data-dir", dir + "/x", "--listen", strings.TrimPrefix(w.url, "https://")}, nil, 1, "--listen"},
 		{"agent without token", []string{"agent", "--server", w.url, "--state-dir", dir + "/agent"}, nil, 1, "hodei token create"},
-		{"agent with a wrong token", []string{"agent", "--server", w.url, "--state-dir", dir + "/agent", "--token", "hat_nope", "--ca-pin", w.pin()}, nil, 1, "not known here"},
-		{"agent with a wrong pin", []string{"agent", "--server", w.url, "--state-dir", dir + "/agent", "--token", "x", "--ca-pin", elsewhere.pin()}, nil, 1, "this is another server"},
+		{"agent with a wrong token", []string{"agent", "--server", w.url, "--state-dir", dir + "/agent", "--token", "hat_nope", "--ca-pin", pin}, nil, 1, "not known here"},
+		{"agent with a wrong pin", []string{"agent", "--server", w.url, "--state-dir", dir + "/agent", "--token", "x", "--ca-pin", otherPin}, nil, 1, "this is another server"},
 	} {
 		got := runHodei(t, append(w.env(), tc.env...), nil, tc.args...)
 		if got.code != tc.code || !strings.Contains(got.stderr, tc.text) {
@@ -411,26 +413,13 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// pin returns the server's CA pin.
-func (w *world) pin() string {
-	w.t.Helper()
-	out := w.must("token", "create")
-	_, pin, ok := strings.Cut(out, "--ca-pin ")
-	if !ok {
-		w.t.Fatalf("no pin in %q", out)
-	}
-	return strings.TrimSpace(pin)
-}
-
 func TestExpiredTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	pin := w.pin()
-	out := w.must("token", "create", "--ttl", "1ms")
-	_, rest, _ := strings.Cut(out, "--token ")
-	token, _, _ := strings.Cut(rest, " ")
+	secret, pin := w.token("--ttl", "1ms")
 	<-time.After(10 * time.Millisecond)
-	got := w.hodei("agent", "--server", w.url, "--state-dir", t.TempDir(), "--token", token, "--ca-pin", pin)
+	args := []string{"agent", "--server", w.url, "--state-dir", t.TempDir(), "--ca-pin", pin, "--token-file", "-"}
+	got := runHodei(t, w.env(), []byte(secret), args...)
 	if got.code != 1 || !strings.Contains(got.stderr, "expired") {
 		t.Errorf("an expired token gave %+v", got)
 	}

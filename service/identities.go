@@ -1,8 +1,11 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
+	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -12,7 +15,6 @@ import (
 	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/orchestrator"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
@@ -52,9 +54,22 @@ func (s *Server) openIdentities(ctx context.Context) error {
 		return err
 	}
 	i.enrolment = identity.NewEnrolment(identity.EnrolmentConfig{Authority: s.authority, Tokens: s.tokens, Cloned: s.cloned})
+	return s.openTrail()
+}
+
+// openTrail opens the audit trail, whose key is made at the first boot.
+func (s *Server) openTrail() error {
+	dir := filepath.Join(s.config.DataDir, "audit")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the folder for the audit trail: %w", err)
+	}
+	key, err := audit.OpenKey(dir)
+	if err != nil {
+		return err
+	}
 	s.trail, err = audit.New(audit.Config{
-		Store: s.store, Dir: filepath.Join(s.config.DataDir, "audit"), CheckpointFile: s.config.AuditCheckpoints, Keep: s.config.KeepAudit,
-		Clock: time.Now, Logger: s.config.Logger, Alarm: s.alarm,
+		Store: s.store, Key: key, CheckpointFile: cmp.Or(s.config.AuditCheckpoints, filepath.Join(dir, "checkpoints.jsonl")), Keep: s.config.KeepAudit,
+		Clock: time.Now, Logger: s.config.Logger, Alarm: s.alarm, FileFailed: func() { s.metrics.Alarm("audit-checkpoint-file") },
 	})
 	return err
 }
@@ -71,10 +86,11 @@ func (i *identities) checkCertificate(leaf *x509.Certificate) error {
 // cloned ends an identity that two agents use: nobody can tell which of them is the right one.
 func (s *Server) cloned(ctx context.Context, worker job.WorkerID, why string) {
 	subject := identity.Principal{Kind: identity.Agent, Worker: worker}.String()
-	s.config.Logger.Error("ALARM: the identity of a worker is used by two agents and was revoked; enrol the right one again", "worker", worker, "reason", why)
+	s.config.Logger.Error("ALARM: two agents use the identity of one worker, which was revoked; enrol the right one again",
+		"worker", worker, "reason", why)
 	s.metrics.Alarm("identity-cloned")
 	entry := chain.Entry{Actor: "server", Action: "alarm.identity-cloned", Targets: []string{subject}, Outcome: chain.OK, Reason: why}
-	if _, err := s.identity.credentials.Revoke(orchestrator.WithEntry(ctx, &entry), subject, why, "server"); err != nil {
+	if _, err := s.identity.credentials.Revoke(chain.NewContext(ctx, &entry), subject, why, "server"); err != nil {
 		s.config.Logger.Error("the identity was not revoked", "worker", worker, "error", err)
 	}
 }

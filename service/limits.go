@@ -28,6 +28,8 @@ type Limits struct {
 	HeaderBytes int           // of a request; 64 KiB
 	HeaderTime  time.Duration // for the header of a request, and for the rest of what has begun to come; 10 s
 	IdleTime    time.Duration // without calls; 2 min, and 30 s at most without a client certificate
+	BodyTime    time.Duration // for the body of a call that is no stream of an agent, and a second more for every 16 KiB; 10 s
+	BodyMemory  int64         // bytes for large bodies of calls that are taken in at the same time; 512 MiB
 	WriteTime   time.Duration // for a peer that takes nothing of an answer; 30 s
 	// Calls is how many calls an identity may make in a second on average, and twice as many at once; 10,000. Negative: any number.
 	Calls float64
@@ -38,26 +40,31 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults(logger *slog.Logger) Limits {
+	wanted := l.Connections.Connections
 	l.Connections = l.Connections.WithDefaults()
+	// The store needs files of its own: a server that has none left for them would have to stop.
+	if files := openFiles(); files > 0 && l.Connections.Connections > files/4*3 {
+		l.Connections.Connections = max(files/4*3, 1)
+		if wanted > l.Connections.Connections {
+			logger.Warn("fewer connections are taken than wanted, because the process may not have more files open; raise that limit (ulimit -n)",
+				"wanted", wanted, "connections", l.Connections.Connections, "open_files", files)
+		}
+	}
+	l.BodyTime = or(l.BodyTime, 10*time.Second)
 	l.Streams = or(l.Streams, 1000)
 	l.HeaderBytes = or(l.HeaderBytes, 64<<10)
 	l.HeaderTime = or(l.HeaderTime, 10*time.Second)
 	l.IdleTime = or(l.IdleTime, 2*time.Minute)
+	l.BodyMemory = or(l.BodyMemory, 512<<20)
 	l.WriteTime = or(l.WriteTime, 30*time.Second)
 	l.Calls = or(l.Calls, 10_000)
 	l.StrangerCalls = or(l.StrangerCalls, 200)
 	l.FailedLogins = or(l.FailedLogins, 10)
-	// The store needs files of its own: a server that has none left for them would have to stop.
-	if files := openFiles(); files > 0 && l.Connections.Connections > files/4*3 {
-		l.Connections.Connections = max(files/4*3, 1)
-		logger.Warn("fewer connections are taken than configured, because the process may not have more files open; raise that limit (ulimit -n)",
-			"connections", l.Connections.Connections, "open_files", files)
-	}
 	return l
 }
 
 // or is the value if it is set, else the usual one.
-func or[T int | float64 | time.Duration](value, usual T) T {
+func or[T int | int64 | float64 | time.Duration](value, usual T) T {
 	if value != 0 {
 		return value
 	}
@@ -79,10 +86,13 @@ func (l *Limits) strangers() h2.Strangers {
 }
 
 // calls are the limits of calls; refusals are counted.
-func (l *Limits) calls(metrics *telemetry.Metrics) api.CallLimits {
+func (l *Limits) calls(metrics *telemetry.Metrics) api.Limits {
 	table := func(perSecond float64) *ratelimit.Rates {
 		return ratelimit.New(perSecond, int(burstSeconds*perSecond), callers)
 	}
-	return api.CallLimits{Identity: table(l.Calls), Address: table(l.StrangerCalls), Refused: metrics.CallRefused,
-		Logins: ratelimit.New(l.FailedLogins/60, int(l.FailedLogins), callers)}
+	return api.Limits{
+		Identity: table(l.Calls), Address: table(l.StrangerCalls), Refused: metrics.CallRefused,
+		BodyTime: l.BodyTime, BodyMemory: l.BodyMemory, WriteTime: l.WriteTime,
+		Logins: ratelimit.New(l.FailedLogins/60, int(l.FailedLogins), callers),
+	}
 }

@@ -424,7 +424,7 @@ func TestOnlyAgentsWithTheirOwnTokensConnect(t *testing.T) {
 		"another agent's token":                              {eve.certificate, token, connect.CodeUnauthenticated},
 		"an agent's token and no certificate":                {nil, token, connect.CodeUnauthenticated},
 		"an agent's token of the administrator's connection": {&admin, token, connect.CodeUnauthenticated},
-		"half a token":                                       {ada.certificate, token[:len(token)/2], connect.CodeUnauthenticated},
+		"half a token of the agent, with its certificate":    {ada.certificate, token[:len(token)/2], connect.CodeUnauthenticated},
 	} {
 		s := openStream(t, r.hwpClient(t, c.certificate), c.token)
 		s.send(&hwpv1.ConnectRequest{Messages: []*hwpv1.AgentMessage{{Payload: &hwpv1.AgentMessage_Register{Register: ada.register()}}}})

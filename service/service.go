@@ -190,7 +190,7 @@ func (s *Server) serveHandlers() error {
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Secrets: s.secrets, Retention: s.retention, Trail: s.trail,
 		Authority: s.authority, Enrolment: s.identity.enrolment, Tokens: s.tokens, Credentials: s.identity.credentials,
 		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider,
-		Calls: s.config.Limits.calls(s.metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
+		Limits: s.config.Limits.calls(s.metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {
 		return err

@@ -163,7 +163,7 @@ func try(t *testing.T, client *http.Client, url string, m protoreflect.MethodDes
 	if err != nil {
 		return "handshake" // with TLS 1.3 a client learns late that it was refused, in one way or another
 	}
-	defer response.Body.Close() //nolint:errcheck // read to its end
+	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)

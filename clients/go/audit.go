@@ -77,7 +77,7 @@ func (e *export) once(ctx context.Context) (received bool, err error) {
 	return true, nil
 }
 
-// take writes whole lines, and notes where to go on behind the last one: a record, or a checkpoint, which names the record before it.
+// take writes whole lines, and notes where to go on behind the last one: a record, or a checkpoint, which names the last record before it.
 func (e *export) take(lines []byte) error {
 	body, ok := bytes.CutSuffix(lines, []byte("\n"))
 	if !ok {
@@ -87,11 +87,14 @@ func (e *export) take(lines []byte) error {
 		return fmt.Errorf("writing the audit trail: %w", err)
 	}
 	var last struct {
-		Sequence uint64 `json:"seq"`
+		Record     *uint64 `json:"seq"`
+		Checkpoint *uint64 `json:"checkpoint"`
 	}
-	if json.Unmarshal(body[bytes.LastIndexByte(body, '\n')+1:], &last) != nil || last.Sequence == 0 {
-		return errors.New("the server has sent a line of the audit trail without the number of its record")
+	err := json.Unmarshal(body[bytes.LastIndexByte(body, '\n')+1:], &last)
+	number := cmp.Or(last.Record, last.Checkpoint)
+	if err != nil || number == nil {
+		return errors.New("the server has sent a line of the audit trail without the number of a record")
 	}
-	e.next = last.Sequence + 1
+	e.next = *number + 1
 	return nil
 }

@@ -160,7 +160,7 @@ func (s *fakeServer) ExportAuditRecords(
 	ctx context.Context, req *adminv1.ExportAuditRecordsRequest, stream adminv1connect.AuditServiceExportAuditRecordsServerStream,
 ) error {
 	return s.cutStream(ctx, func(watch int) error {
-		line := fmt.Sprintf("{\"seq\":%d,\"from\":%q}\n{\"checkpoint\":true,\"seq\":%d}\n", watch, req.GetFromSequence(), watch)
+		line := fmt.Sprintf("{\"seq\":%d,\"from\":%q}\n{\"checkpoint\":%d}\n", watch, req.GetFromSequence(), watch)
 		return stream.Send(&adminv1.ExportAuditRecordsResponse{Lines: []byte(line)})
 	})
 }
@@ -191,7 +191,7 @@ func TestStreamsOutliveTheirTokens(t *testing.T) {
 	} {
 		want := map[string]string{
 			"watch": "job_1", "logs": ".1.2.",
-			"export": `{"seq":1,"from":""}{"checkpoint":true,"seq":1}{"seq":2,"from":"2"}{"checkpoint":true,"seq":2}{"seq":3,"from":"3"}{"checkpoint":true,"seq":3}`,
+			"export": `{"seq":1,"from":""}{"checkpoint":1}{"seq":2,"from":"2"}{"checkpoint":2}{"seq":3,"from":"3"}{"checkpoint":3}`,
 		}[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,6 +60,9 @@ func (c *Client) translate(err error) error {
 		return err
 	}
 	e := &Error{Code: connect.CodeOf(err), Message: err.Error(), cause: err}
+	if refused(err) {
+		e.Code = connect.CodeUnauthenticated
+	}
 	var wire *connect.Error
 	if errors.As(err, &wire) {
 		e.readDetails(wire)
@@ -219,6 +223,12 @@ func dialing(err error) bool {
 func alerted(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// refused reports whether the other end has ended TLS because of the client's certificate: the alerts for that all name it.
+func refused(err error) bool {
+	var op *net.OpError
+	return alerted(err) && errors.As(err, &op) && strings.Contains(op.Err.Error(), "certificate")
 }
 
 // cut reports whether the connection was closed in the middle.

@@ -111,7 +111,7 @@ func TestAServerThatRefusesTheCertificateIsUnderstood(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if _, err := c.Get(t.Context(), "job_1"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := c.Get(t.Context(), "job_1"); !errors.Is(err, ErrUnauthenticated) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
@@ -71,7 +72,7 @@ func (e *pinError) Error() string { return e.why }
 // signed by the old.
 func pinned(config Config) (func(tls.ConnectionState) error, error) {
 	if sum, ok := strings.CutPrefix(config.CAPin, "sha256:"); !ok || !isSHA256(sum) {
-		return nil, fmt.Errorf("the CA pin %q is not sha256: and 64 hexadecimal digits; `hodei admin ca show` prints the right one", config.CAPin)
+		return nil, fmt.Errorf("the CA pin %q is not sha256: and 64 hexadecimal digits; `hodei admin authority show` prints the right one", config.CAPin)
 	}
 	server, err := url.Parse(config.URL)
 	if err != nil {
@@ -106,6 +107,27 @@ func pinned(config Config) (func(tls.ConnectionState) error, error) {
 		}
 		return &tls.CertificateVerificationError{UnverifiedCertificates: shown, Err: err}
 	}, nil
+}
+
+// CAPin returns what others can know the server by, for CAPin of their Config: the pin of this client's own, or of the first
+// certificate in its CA file. It is empty when the client knows the server otherwise.
+func (c *Client) CAPin() string {
+	if c.config.CAPin != "" || c.config.CA == "" {
+		return c.config.CAPin
+	}
+	data, err := os.ReadFile(c.config.CA)
+	if err != nil {
+		return ""
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return ""
+	}
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return ""
+	}
+	return pinOf(ca)
 }
 
 // pinOf is what names the key of a CA.

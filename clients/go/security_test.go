@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -98,8 +99,25 @@ func TestPinThatIsNoneIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 	for _, pin := range []string{"ab", good[:70], good + "ab", "sha512" + good[6:], strings.ToUpper(good), "sha256:" + strings.Repeat("zz", 32)} {
-		if _, err := New(Config{URL: "https://x", CAPin: pin}); err == nil || !strings.Contains(err.Error(), "hodei admin ca show") {
+		if _, err := New(Config{URL: "https://x", CAPin: pin}); err == nil || !strings.Contains(err.Error(), "hodei admin authority show") {
 			t.Errorf("%q gave %v", pin, err)
+		}
+	}
+}
+
+func TestClientTellsThePinOfItsCA(t *testing.T) {
+	t.Parallel()
+	s := newFakeServer(t)
+	config := s.loggedIn(t)
+	empty := writeFile(t, filepath.Join(t.TempDir(), "empty"), "")
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{Config{CA: config.CA}, pinOf(s.ca.cert)}, {Config{CAPin: "sha256:x"}, "sha256:x"}, {Config{}, ""}, {Config{CA: "none"}, ""}, {Config{CA: empty}, ""},
+	} {
+		if got := (&Client{config: c.config}).CAPin(); got != c.want {
+			t.Errorf("%+v: got %q", c.config, got)
 		}
 	}
 }

@@ -20,7 +20,10 @@ func newAdmin(g *global) *cobra.Command {
 the oldest of too many. The jobs stay, and whoever reads such a log is told when and why it was removed.`,
 	}
 	retention.AddCommand(newRetentionSet(g), newRetentionList(g))
-	cmd.AddCommand(retention, newAuthority(g))
+	authority := newAuthority(g)
+	authority.Aliases = []string{"ca"}
+	cmd.AddCommand(retention, authority, newRole(g), newBinding(g), newAccess(g), newAdminLogin(g), newAudit(g))
+	cmd.AddCommand(revocationCommands(g)...)
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,9 +25,11 @@ func newConfig(g *global) *cobra.Command {
 				for _, line := range [][2]string{
 					{"Context", config.Context},
 					{"URL", config.URL},
-					{"CA", config.CA},
+					{"CA", cmp.Or(config.CAPin, config.CA)},
 					{"Certificate", config.Cert},
 					{"Key", config.Key},
+					{"Token", tokenText(config)},
+					{"Login", loginText(config)},
 					{"Namespace", config.Namespace},
 				} {
 					fmt.Fprintf(w, "%s:\t%s\n", line[0], orDash(line[1]))
@@ -35,6 +38,21 @@ func newConfig(g *global) *cobra.Command {
 		},
 	})
 	return cmd
+}
+
+// tokenText says where a token comes from, and never what it is.
+func tokenText(config hodei.Config) string {
+	if config.Token != "" {
+		return "given"
+	}
+	return config.TokenFile
+}
+
+func loginText(config hodei.Config) string {
+	if config.RenewableUntil == "" {
+		return config.Login
+	}
+	return config.Login + ", until " + config.RenewableUntil
 }
 
 func newContext(g *global) *cobra.Command {

@@ -99,13 +99,15 @@ hodei logs -f ID                  # follow from the first byte on`,
 	flags.StringVar(&g.config.Context, "context", "", "context to use (HODEI_CONTEXT)")
 	flags.StringVar(&g.config.URL, "url", "", "address of the server (HODEI_URL)")
 	flags.StringVar(&g.config.CA, "ca", "", "file with the server's CA (HODEI_CA)")
+	flags.StringVar(&g.config.CAPin, "ca-pin", "", "hash of the server's CA, instead of --ca: sha256:... (HODEI_CA_PIN)")
 	flags.StringVar(&g.config.Cert, "cert", "", "file with the client certificate (HODEI_CERT)")
 	flags.StringVar(&g.config.Key, "key", "", "file with the client certificate's key (HODEI_KEY)")
 	flags.StringVarP(&g.output, "output", "o", "table", "output format: table, json or yaml (HODEI_OUTPUT)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newRun(g), newSubmit(g), newLogs(g), newWait(g), newCancel(g), newExplain(g), newJob(g), newWorker(g),
-		newQueue(g), newNamespace(g), newToken(g), newSecret(g), newAdmin(g), newConfig(g), newContext(g),
+		newQueue(g), newNamespace(g), withAPITokens(g, newToken(g)), newSecret(g), newAdmin(g),
+		newLogin(g), newLogout(g), newAuth(g), newConfig(g), newContext(g),
 		newServer(), newAgent(), newDev(), newDemo(), newBench(), newSched(), newVersion(g), newExitCodes(),
 	)
 	reflow(root)

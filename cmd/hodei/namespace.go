@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -41,9 +42,9 @@ func newNamespaceList(g *global) *cobra.Command {
 				return err
 			}
 			return g.print(cmd.OutOrStdout(), &hodeiv1.ListNamespacesResponse{Namespaces: namespaces}, func(w *tabwriter.Writer) {
-				fmt.Fprintln(w, "NAME\tWEIGHT\tWAITING\tRUNNING\tSHARE\tDUE")
+				fmt.Fprintln(w, "NAME\tWEIGHT\tDEFAULT QUEUE\tWAITING\tRUNNING\tSHARE\tDUE")
 				for _, n := range namespaces {
-					fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\n", n.GetName(), n.GetWeight(), n.GetWaiting(), n.GetRunning(),
+					fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%s\t%s\n", n.GetName(), n.GetWeight(), defaultQueue(n), n.GetWaiting(), n.GetRunning(),
 						percent(n.GetShare()), percent(n.GetDue()))
 				}
 			})
@@ -53,11 +54,12 @@ func newNamespaceList(g *global) *cobra.Command {
 
 func newNamespaceSet(g *global) *cobra.Command {
 	var weight int32
+	var queue string
 	var limits limitFlags
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Change settings of a namespace", Args: exactly(1, "the name of a namespace"),
 		Long:    "Set changes the settings whose flags are given, and leaves the others as they are.",
-		Example: "hodei namespace set research --weight 3 --max-cpu 64",
+		Example: "hodei namespace set research --weight 3 --max-cpu 64 --default-queue batch",
 		RunE: g.withClient(func(cmd *cobra.Command, args []string, c *hodei.Client) error {
 			n, err := namespaceNamed(cmd.Context(), c, args[0])
 			if err != nil {
@@ -65,6 +67,9 @@ func newNamespaceSet(g *global) *cobra.Command {
 			}
 			if cmd.Flags().Changed("weight") {
 				n.Weight = &weight
+			}
+			if cmd.Flags().Changed("default-queue") {
+				n.DefaultQueue = queue
 			}
 			if n.Limits, err = limits.change(cmd.Flags(), n.GetLimits()); err != nil {
 				return err
@@ -76,6 +81,7 @@ func newNamespaceSet(g *global) *cobra.Command {
 		}),
 	}
 	cmd.Flags().Int32Var(&weight, "weight", 0, "how large its part of the workers is, beside those of the other namespaces (default 1)")
+	cmd.Flags().StringVar(&queue, "default-queue", "", "queue of its jobs that name none; empty: default")
 	limits.add(cmd.Flags())
 	return cmd
 }
@@ -92,11 +98,15 @@ func namespaceNamed(ctx context.Context, c *hodei.Client, name string) (*hodeiv1
 	return &hodeiv1.Namespace{Name: name}, nil
 }
 
+// defaultQueue is where the jobs of a namespace wait that name no queue.
+func defaultQueue(n *hodeiv1.Namespace) string { return cmp.Or(n.GetDefaultQueue(), "default") }
+
 func namespaceDetails(w *tabwriter.Writer, n *hodeiv1.Namespace) {
 	line := func(name, value string) { fmt.Fprintf(w, "%s:\t%s\n", name, value) }
 	line("Name", n.GetName())
 	line("Weight", fmt.Sprint(n.GetWeight()))
 	limitDetails(line, n.GetLimits())
+	line("Default queue", defaultQueue(n))
 	line("Jobs", fmt.Sprintf("%d waiting, %d running", n.GetWaiting(), n.GetRunning()))
 	line("Share", fmt.Sprintf("%s, due %s", percent(n.GetShare()), percent(n.GetDue())))
 }

@@ -64,13 +64,24 @@ func newWorkerDrain(g *global) *cobra.Command {
 }
 
 func workerTable(w *tabwriter.Writer, workers []*hodeiv1.Worker) {
-	fmt.Fprintln(w, "NAME\tSTATE\tJOBS\tCPU USED\tCPU RESERVED\tMEMORY USED\tMEMORY RESERVED\tTAINTS\tHEARTBEAT\tID")
+	fmt.Fprintln(w, "NAME\tSTATE\tJOBS\tCPU USED\tCPU RESERVED\tMEMORY USED\tMEMORY RESERVED\tTAINTS\tQUEUES\tHEARTBEAT\tID")
 	for _, x := range workers {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.GetName(), short(x.GetState(), "WORKER_STATE_"), len(x.GetJobIds()),
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.GetName(), short(x.GetState(), "WORKER_STATE_"), len(x.GetJobIds()),
 			share(x.GetUsedMilliCpu(), x.GetCapacity().GetMilliCpu()), share(x.GetReserved().GetMilliCpu(), x.GetCapacity().GetMilliCpu()),
 			share(x.GetUsedMemoryMib(), x.GetCapacity().GetMemoryMib()), share(x.GetReserved().GetMemoryMib(), x.GetCapacity().GetMemoryMib()),
-			orDash(strings.Join(x.GetTaints(), ",")), age(x.GetHeartbeatTime()), x.GetId())
+			orDash(strings.Join(x.GetTaints(), ",")), served(x, ","), age(x.GetHeartbeatTime()), x.GetId())
 	}
+}
+
+// served is whose jobs a worker gets.
+func served(x *hodeiv1.Worker, separator string) string {
+	switch {
+	case !x.GetBound():
+		return "all"
+	case len(x.GetQueues()) == 0:
+		return "of others"
+	}
+	return strings.Join(x.GetQueues(), separator)
 }
 
 func share(part, whole int32) string {
@@ -102,6 +113,7 @@ func workerDetails(w *tabwriter.Writer, x *hodeiv1.Worker) {
 	}
 	line("Capabilities", orDash(strings.Join(x.GetCapabilities(), " ")))
 	line("Taints", orDash(strings.Join(x.GetTaints(), " ")))
+	line("Queues", served(x, " "))
 	line("Jobs", orDash(strings.Join(x.GetJobIds(), " ")))
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/hodei-jobs/hodei/service/job"
 )
 
-// Explain says whether a caller holds a permission in a namespace ("default" when empty), and by what or why not, in a sentence. CodeInvalid when there is
-// no such permission.
+// Explain says whether a caller holds a permission in a namespace ("default" when empty), and by what or why not, in a sentence.
+// CodeInvalid when there is no such permission.
 func (a *Access) Explain(c *Caller, permission, namespace string) (allowed bool, reason string, err error) {
 	namespace = cmp.Or(namespace, job.DefaultNamespace)
 	if !slices.Contains(a.catalog, permission) {

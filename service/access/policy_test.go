@@ -20,7 +20,8 @@ func caller(subjects ...string) *Caller { return &Caller{Subjects: subjects} }
 func TestNothingIsAllowedThatIsNotGranted(t *testing.T) {
 	t.Parallel()
 	p := NewPolicy(catalog, nil, []Binding{
-		{Subject: "user/ada", Role: "submitter", Namespace: "a"}, {Subject: "group/ops", Role: "operator", Namespace: Everywhere},
+		{Subject: "user/ada", Role: "submitter", Namespace: "a"},
+		{Subject: "group/ops", Role: "operator", Namespace: Everywhere},
 		{Subject: "user/eve", Role: "gone", Namespace: Everywhere},
 	})
 	for _, c := range []struct {
@@ -128,7 +129,8 @@ func TestPolicyIsWhatItsModelSays(t *testing.T) {
 func TestExceeds(t *testing.T) {
 	t.Parallel()
 	p := NewPolicy(catalog, nil, []Binding{
-		{Subject: "user/lead", Role: "admin", Namespace: "a"}, {Subject: "user/ada", Role: "submitter", Namespace: "a"},
+		{Subject: "user/lead", Role: "admin", Namespace: "a"},
+		{Subject: "user/ada", Role: "submitter", Namespace: "a"},
 		{Subject: "user/bob", Role: "viewer", Namespace: "b"},
 	})
 	for user, want := range map[string]string{"user/ada": "", "user/nobody": "", "user/bob": "in b", Administrator: "in *"} {

@@ -11,6 +11,7 @@ import (
 
 	policyv1 "github.com/hodei-jobs/hodei/gen/hodei/policy/v1"
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
@@ -24,7 +25,7 @@ type gate struct {
 	jobs         *orchestrator.Orchestrator
 	logger       *slog.Logger
 	now          func() time.Time
-	calls        CallLimits
+	limits       Limits
 
 	rules   ruleBook
 	denials denials
@@ -63,7 +64,7 @@ func (g *gate) interceptor(next connect.ServerFunc) connect.ServerFunc {
 func (g *gate) serve(ctx context.Context, next connect.ServerFunc, c *call, spec connect.Spec, stream connect.ServerStream) error {
 	ctx = context.WithValue(ctx, callKey{}, c)
 	if !c.rule.reads {
-		ctx = orchestrator.WithEntry(ctx, &c.entry)
+		ctx = chain.NewContext(ctx, &c.entry)
 	}
 	if c.rule.scope == policyv1.Scope_SCOPE_NAMESPACE {
 		stream = &askedStream{stream, c}
@@ -88,8 +89,8 @@ func (c *call) authorize(procedure string) error {
 		return nil
 	case c.caller.Kind == identity.Anonymous:
 		return job.Errorf(job.CodeUnauthenticated, job.ReasonUnauthenticated,
-			"%s needs a client certificate of this server's CA or an access token, and there is none; log in with `hodei login`, or use a context that has one",
-			procedure)
+			"%s needs a client certificate of this server's CA or an access token, and there is none; log in with `hodei login`, or use a "+
+				"context that has one", procedure)
 	case !r.proofs[c.proof]:
 		return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied, "%s may not call %s with this proof of identity", &c.caller, procedure)
 	case c.caller.Kind == identity.Agent:
@@ -121,7 +122,8 @@ func (c *call) lacks(namespace string) error {
 	default:
 		where = " in namespace " + namespace
 	}
-	return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied, "%s may not call %s, which needs the permission %q%s; ask an administrator for a role that has it",
+	return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied,
+		"%s may not call %s, which needs the permission %q%s; ask an administrator for a role that has it",
 		&c.caller, c.rule.action, c.rule.permission, where)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 )
 
 // accessService serves hodei.admin.v1.AccessService.
@@ -23,7 +24,7 @@ func (s *accessService) ListRoles(context.Context, *adminv1.ListRolesRequest) (*
 
 func (s *accessService) SetRole(ctx context.Context, req *adminv1.SetRoleRequest) (*adminv1.SetRoleResponse, error) {
 	p := req.GetRole()
-	about(ctx, "role/"+p.GetName())
+	chain.About(ctx, "role/"+p.GetName())
 	r, err := s.gate.access.SetRole(ctx, &callOf(ctx).who,
 		access.Role{Name: p.GetName(), Permissions: slices.Clone(p.GetPermissions()), Description: p.GetDescription()})
 	if err != nil {
@@ -33,7 +34,7 @@ func (s *accessService) SetRole(ctx context.Context, req *adminv1.SetRoleRequest
 }
 
 func (s *accessService) DeleteRole(ctx context.Context, req *adminv1.DeleteRoleRequest) (*adminv1.DeleteRoleResponse, error) {
-	about(ctx, "role/"+req.GetName())
+	chain.About(ctx, "role/"+req.GetName())
 	return &adminv1.DeleteRoleResponse{}, s.gate.access.DeleteRole(ctx, &callOf(ctx).who, req.GetName())
 }
 
@@ -75,7 +76,7 @@ func (s *accessService) DeleteBinding(ctx context.Context, req *adminv1.DeleteBi
 
 // binding is what a request names, if the caller may change bindings of its namespace.
 func (s *accessService) binding(ctx context.Context, p *adminv1.Binding) (access.Binding, error) {
-	about(ctx, p.GetSubject(), "role/"+p.GetRole())
+	chain.About(ctx, p.GetSubject(), "role/"+p.GetRole())
 	_, err := within(ctx, p.GetNamespace())
 	return access.Binding{
 		Subject: p.GetSubject(), Role: p.GetRole(), Namespace: p.GetNamespace(), CreatedBy: principal(ctx).String(),

@@ -42,7 +42,7 @@ func (s *auditService) ListAuditRecords(ctx context.Context, req *adminv1.ListAu
 	if size == 0 {
 		size = defaultPageSize
 	}
-	records, err := s.trail.List(ctx, audit.Filter{
+	records, next, err := s.trail.List(ctx, audit.Filter{
 		Namespace: namespace, Actor: req.GetActor(), Action: req.GetAction(), Outcome: req.GetOutcome(), Target: req.GetTarget(),
 		Since: instant(req.GetSince()), Until: instant(req.GetUntil()),
 	}, before, size, true)
@@ -53,8 +53,8 @@ func (s *auditService) ListAuditRecords(ctx context.Context, req *adminv1.ListAu
 	for i := range records {
 		res.Records = append(res.Records, auditRecordToProto(&records[i]))
 	}
-	if len(records) == size {
-		res.NextPageToken = encodePageToken(strconv.FormatUint(records[size-1].Seq, 10))
+	if next > 0 {
+		res.NextPageToken = encodePageToken(strconv.FormatUint(next, 10))
 	}
 	return res, nil
 }
@@ -62,7 +62,8 @@ func (s *auditService) ListAuditRecords(ctx context.Context, req *adminv1.ListAu
 func auditRecordToProto(r *chain.Record) *adminv1.AuditRecord {
 	return &adminv1.AuditRecord{
 		Sequence: strconv.FormatUint(r.Seq, 10), Time: timestamp(r.Time), Actor: r.Actor, Credential: r.Credential, Address: r.Address,
-		Action: r.Action, Namespace: r.Namespace, Targets: r.Targets, Outcome: r.Outcome, Reason: r.Reason, Details: r.Details, Previous: hex.EncodeToString(r.Prev[:]),
+		Action: r.Action, Namespace: r.Namespace, Targets: r.Targets, Outcome: r.Outcome, Reason: r.Reason, Details: r.Details,
+		Previous: hex.EncodeToString(r.Prev[:]),
 	}
 }
 
@@ -96,5 +97,5 @@ func (s *auditService) ExportAuditRecords(
 }
 
 func (s *auditService) GetAuditKey(context.Context, *adminv1.GetAuditKeyRequest) (*adminv1.GetAuditKeyResponse, error) {
-	return &adminv1.GetAuditKeyResponse{PublicKeyPem: s.trail.PublicKeyPEM()}, nil
+	return &adminv1.GetAuditKeyResponse{PublicKeyPem: string(s.trail.PublicKeyPEM())}, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 
@@ -97,14 +98,14 @@ func issuedToProto(issued *identity.LoginCertificate) *hodeiv1.IssuedCertificate
 
 func (s *authService) RequestLogin(ctx context.Context, req *hodeiv1.RequestLoginRequest) (*hodeiv1.RequestLoginResponse, error) {
 	c := callOf(ctx)
-	if wait, ok := s.gate.calls.Logins.Allow(c.origin(), s.gate.now()); !ok {
+	if wait, ok := s.gate.limits.Logins.Allow(c.origin(), s.gate.now()); !ok {
 		return nil, s.gate.tooMany("login", "requests for logins", wait)
 	}
 	request, secret, err := s.gate.credentials.RequestLogin(req.GetUser(), c.address, req.GetCsrDer())
 	if err != nil {
 		return nil, err
 	}
-	about(ctx, "user/"+req.GetUser(), "login-request/"+request.Code)
+	chain.About(ctx, "user/"+req.GetUser(), "login-request/"+request.Code)
 	if err := s.gate.jobs.Record(ctx, c.entry); err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (s *authService) RenewCertificate(ctx context.Context, req *hodeiv1.RenewCe
 	if err != nil {
 		return nil, err
 	}
-	about(ctx, "login/"+issued.Login.ID)
+	chain.About(ctx, "login/"+issued.Login.ID)
 	if err := s.gate.jobs.Record(ctx, c.entry); err != nil {
 		return nil, err
 	}
@@ -172,8 +173,9 @@ func (s *authService) CheckAccess(ctx context.Context, req *hodeiv1.CheckAccessR
 func (s *authService) Logout(ctx context.Context, _ *hodeiv1.LogoutRequest) (*hodeiv1.LogoutResponse, error) {
 	login := callOf(ctx).caller.Login
 	if login == "" {
-		return nil, job.Errorf(job.CodePrecondition, job.ReasonInvalidArgument, "the certificate of %s belongs to no login that could be ended", &callOf(ctx).caller)
+		return nil, job.Errorf(job.CodePrecondition, job.ReasonInvalidArgument,
+			"the certificate of %s belongs to no login that could be ended", &callOf(ctx).caller)
 	}
-	about(ctx, "login/"+login)
+	chain.About(ctx, "login/"+login)
 	return &hodeiv1.LogoutResponse{}, s.gate.credentials.EndLogin(ctx, login)
 }

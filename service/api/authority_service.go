@@ -4,6 +4,7 @@ import (
 	"context"
 
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/fleet"
 	"github.com/hodei-jobs/hodei/service/identity"
 )
@@ -55,7 +56,7 @@ func (s *authorityService) RetireAuthority(
 // recorded records a change of the authority, which lies in files and not in the store, and returns how it stands.
 func (s *authorityService) recorded(ctx context.Context) (*adminv1.GetAuthorityResponse, error) {
 	for _, pin := range s.authority.Pins() {
-		about(ctx, "root/"+pin)
+		chain.About(ctx, "root/"+pin)
 	}
 	if err := s.gate.jobs.Record(ctx, callOf(ctx).entry); err != nil {
 		return nil, err

@@ -77,16 +77,14 @@ func filterFromProto(ctx context.Context, p *hodeiv1.JobFilter) (store.Filter, e
 	return f, nil
 }
 
+// workerToProto leaves out what not everybody may see: queues and jobs, see showWorker.
 func workerToProto(w *job.Worker) *hodeiv1.Worker {
-	p := &hodeiv1.Worker{
+	return &hodeiv1.Worker{
 		Id: string(w.ID), Name: w.Name, State: hodeiv1.WorkerState(w.State()), Labels: w.Labels,
 		Capacity: resourcesToProto(w.Capacity), Reserved: resourcesToProto(w.Reserved),
 		UsedMilliCpu: w.Used.MilliCPU, UsedMemoryMib: w.Used.MemoryMiB,
 		HeartbeatTime: timestamp(w.LastHeartbeat), ConnectTime: timestamp(w.ConnectedAt), AgentVersion: w.AgentVersion,
 		Taints: w.Taints, Capabilities: w.Capabilities, SuspendReason: w.Suspended, SuspendEndTime: timestamp(w.SuspendedTo),
+		Bound: len(w.Queues) > 0,
 	}
-	for _, id := range w.Jobs {
-		p.JobIds = append(p.JobIds, id.String())
-	}
-	return p
 }

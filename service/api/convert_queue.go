@@ -54,7 +54,7 @@ func queueToProto(s *orchestrator.QueueStatus) *hodeiv1.Queue {
 
 func namespaceFromProto(p *hodeiv1.Namespace) job.Namespace {
 	n := job.DefaultNamespaceSettings(p.GetName())
-	n.Limits = limitsFromProto(p.GetLimits())
+	n.Limits, n.DefaultQueue = limitsFromProto(p.GetLimits()), p.GetDefaultQueue()
 	if p != nil {
 		replace(&n.Weight, p.Weight)
 	}
@@ -63,7 +63,7 @@ func namespaceFromProto(p *hodeiv1.Namespace) job.Namespace {
 
 func namespaceToProto(s *orchestrator.NamespaceStatus) *hodeiv1.Namespace {
 	return &hodeiv1.Namespace{
-		Name: s.Name, Weight: proto.Int32(s.Weight), Limits: limitsToProto(&s.Limits),
+		Name: s.Name, Weight: proto.Int32(s.Weight), Limits: limitsToProto(&s.Limits), DefaultQueue: s.DefaultQueue,
 		Waiting: int32(s.Waiting), Running: int32(s.Running), Held: resourcesToProto(s.Held), Share: s.Share, Due: s.Due, Customized: s.Set,
 	}
 }

@@ -39,12 +39,18 @@ func translateErrors(logger *slog.Logger) connect.ServerInterceptor {
 				return nil
 			}
 			wire := toConnect(err)
-			if wire.Code() == connect.CodeInternal {
+			if wire.Code() == connect.CodeInternal && !saidByConnect(err) {
 				logger.ErrorContext(ctx, "a call failed", "procedure", spec.Procedure, "error", err)
 			}
 			return wire
 		}
 	}
+}
+
+// saidByConnect says that Connect itself has found an error, such as a client that breaks the protocol. Those must not fill the log.
+func saidByConnect(err error) bool {
+	var wire *connect.Error
+	return errors.As(err, &wire) && !wire.IsRemote()
 }
 
 func toConnect(err error) *connect.Error {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/ed25519"
 	"io"
 	"log/slog"
 	"strings"
@@ -96,7 +97,10 @@ func newWorld(t *testing.T) *world {
 		c.AccessTokens, err = identity.OpenAccessTokens(dir, time.Now)
 	}
 	if err == nil {
-		c.Trail, err = audit.New(audit.Config{Store: db, Dir: t.TempDir(), Clock: time.Now, Logger: logger, Alarm: func(string) {}})
+		var key ed25519.PrivateKey
+		if key, err = audit.OpenKey(t.TempDir()); err == nil {
+			c.Trail, err = audit.New(audit.Config{Store: db, Key: key, Clock: time.Now, Logger: logger})
+		}
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +147,6 @@ func (w *world) grant(t testing.TB, subject, role, namespace string) {
 // exchange is the stream of one call.
 type exchange struct {
 	request  proto.Message
-	method   protoreflect.MethodDescriptor
 	received bool
 	answers  []proto.Message
 	limit    int // of answers; then the caller leaves

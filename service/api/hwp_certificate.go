@@ -10,7 +10,6 @@ import (
 	"github.com/hodei-jobs/hodei/service/fleet"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
-	"github.com/hodei-jobs/hodei/service/orchestrator"
 )
 
 // renewalPause is how far apart the certificates of one session are at least, and its access tokens: each costs signatures, and a commit.
@@ -51,7 +50,7 @@ func (r *renewals) answer(ctx context.Context) {
 			return
 		}
 		entry := r.entry
-		issued, err := r.enrolment.Renew(orchestrator.WithEntry(ctx, &entry), r.worker, csr)
+		issued, err := r.enrolment.Renew(chain.NewContext(ctx, &entry), r.worker, csr)
 		switch code := job.CodeOf(err); {
 		case err == nil:
 			r.session.Push(fleet.Certificate{Chain: issued.Chain, Roots: issued.Roots})

@@ -11,6 +11,7 @@ import (
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/gen/hodei/v1/hodeiv1connect"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
 )
@@ -223,7 +224,7 @@ func (s *jobService) ReleaseJob(ctx context.Context, req *hodeiv1.ReleaseJobRequ
 	if err != nil {
 		return nil, err
 	}
-	about(ctx, j.ID.String())
+	chain.About(ctx, j.ID.String())
 	j, err = s.jobs.Release(ctx, j.ID)
 	if err != nil {
 		return nil, err

@@ -2,13 +2,19 @@ package api
 
 import (
 	"context"
+	"strings"
 
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
+	"github.com/hodei-jobs/hodei/service/job"
 )
 
 // loginService serves hodei.admin.v1.LoginService.
-type loginService struct{ gate *gate }
+type loginService struct {
+	gate   *gate
+	tokens *identity.Tokens
+}
 
 func (s *loginService) ListLoginRequests(context.Context, *adminv1.ListLoginRequestsRequest) (*adminv1.ListLoginRequestsResponse, error) {
 	res := &adminv1.ListLoginRequestsResponse{}
@@ -25,7 +31,7 @@ func (s *loginService) ApproveLogin(ctx context.Context, req *adminv1.ApproveLog
 	if err != nil {
 		return nil, err
 	}
-	about(ctx, "user/"+request.User, "login-request/"+request.Code)
+	chain.About(ctx, "user/"+request.User, "login-request/"+request.Code)
 	if err := mayBecome(ctx, "user/"+request.User); err != nil {
 		return nil, err
 	}
@@ -37,7 +43,7 @@ func (s *loginService) ApproveLogin(ctx context.Context, req *adminv1.ApproveLog
 }
 
 func (s *loginService) DenyLogin(ctx context.Context, req *adminv1.DenyLoginRequest) (*adminv1.DenyLoginResponse, error) {
-	about(ctx, "login-request/"+req.GetCode())
+	chain.About(ctx, "login-request/"+req.GetCode())
 	if err := s.gate.credentials.DenyLogin(req.GetCode()); err != nil {
 		return nil, err
 	}
@@ -64,16 +70,22 @@ func (s *loginService) loginToProto(l *identity.Login) *adminv1.Login {
 }
 
 func (s *loginService) Revoke(ctx context.Context, req *adminv1.RevokeRequest) (*adminv1.RevokeResponse, error) {
-	about(ctx, req.GetSubject())
+	chain.About(ctx, req.GetSubject())
 	r, err := s.gate.credentials.Revoke(ctx, req.GetSubject(), req.GetReason(), principal(ctx).String())
 	if err != nil {
 		return nil, err
+	}
+	// A token with which agents enrol is no proof of anybody's identity that could be checked later: it is removed.
+	if id, ok := strings.CutPrefix(req.GetSubject(), "token/"); ok {
+		if err := s.tokens.Revoke(ctx, id); err != nil && job.CodeOf(err) != job.CodeNotFound {
+			return nil, err
+		}
 	}
 	return &adminv1.RevokeResponse{Revocation: revocationToProto(&r)}, nil
 }
 
 func (s *loginService) Reinstate(ctx context.Context, req *adminv1.ReinstateRequest) (*adminv1.ReinstateResponse, error) {
-	about(ctx, req.GetSubject())
+	chain.About(ctx, req.GetSubject())
 	return &adminv1.ReinstateResponse{}, s.gate.credentials.Reinstate(ctx, req.GetSubject())
 }
 

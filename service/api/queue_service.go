@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/orchestrator"
 )
@@ -55,7 +56,7 @@ func (s *queueService) SetQueue(ctx context.Context, req *hodeiv1.SetQueueReques
 	if _, err := within(ctx, req.GetQueue().GetNamespace()); err != nil {
 		return nil, err
 	}
-	about(ctx, "queue/"+req.GetQueue().GetName())
+	chain.About(ctx, "queue/"+req.GetQueue().GetName())
 	q, err := s.jobs.SetQueue(ctx, queueFromProto(req.GetQueue()))
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func (s *queueService) pause(ctx context.Context, req namedQueue, paused bool) (
 	if err != nil {
 		return orchestrator.QueueStatus{}, err
 	}
-	about(ctx, "queue/"+req.GetName())
+	chain.About(ctx, "queue/"+req.GetName())
 	return s.jobs.PauseQueue(ctx, namespace, req.GetName(), paused)
 }
 
@@ -99,7 +100,7 @@ func (s *queueService) DeleteQueue(ctx context.Context, req *hodeiv1.DeleteQueue
 	if err != nil {
 		return nil, err
 	}
-	about(ctx, "queue/"+req.GetName())
+	chain.About(ctx, "queue/"+req.GetName())
 	return &hodeiv1.DeleteQueueResponse{}, s.jobs.DeleteQueue(ctx, namespace, req.GetName())
 }
 
@@ -125,7 +126,7 @@ func (s *queueService) ListNamespaces(ctx context.Context, req *hodeiv1.ListName
 }
 
 func (s *queueService) SetNamespace(ctx context.Context, req *hodeiv1.SetNamespaceRequest) (*hodeiv1.SetNamespaceResponse, error) {
-	about(ctx, "namespace/"+req.GetNamespace().GetName())
+	chain.About(ctx, "namespace/"+req.GetNamespace().GetName())
 	n, err := s.jobs.SetNamespace(ctx, namespaceFromProto(req.GetNamespace()))
 	if err != nil {
 		return nil, err
@@ -134,6 +135,6 @@ func (s *queueService) SetNamespace(ctx context.Context, req *hodeiv1.SetNamespa
 }
 
 func (s *queueService) DeleteNamespace(ctx context.Context, req *hodeiv1.DeleteNamespaceRequest) (*hodeiv1.DeleteNamespaceResponse, error) {
-	about(ctx, "namespace/"+req.GetName())
+	chain.About(ctx, "namespace/"+req.GetName())
 	return &hodeiv1.DeleteNamespaceResponse{}, s.jobs.DeleteNamespace(ctx, req.GetName())
 }

@@ -126,7 +126,7 @@ func TestSettingsSurviveTheWayThroughTheAPI(t *testing.T) {
 			t.Errorf("the defaults are %+v", got)
 		}
 	}
-	n := job.Namespace{Name: "n", Weight: 4, Limits: job.Limits{Running: 5}}
+	n := job.Namespace{Name: "n", Weight: 4, Limits: job.Limits{Running: 5}, DefaultQueue: "q"}
 	if got := namespaceFromProto(namespaceToProto(&orchestrator.NamespaceStatus{Namespace: n})); got != n {
 		t.Errorf("got %+v, want %+v", got, n)
 	}

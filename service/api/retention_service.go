@@ -6,6 +6,7 @@ import (
 	"math"
 
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/retention"
 )
@@ -17,7 +18,7 @@ func (s *retentionService) SetLogRetention(
 	ctx context.Context, req *adminv1.SetLogRetentionRequest,
 ) (*adminv1.SetLogRetentionResponse, error) {
 	p := req.GetRetention()
-	about(ctx, "namespace/"+cmp.Or(p.GetNamespace(), job.DefaultNamespace))
+	chain.About(ctx, "namespace/"+cmp.Or(p.GetNamespace(), job.DefaultNamespace))
 	return &adminv1.SetLogRetentionResponse{}, s.keeper.Set(ctx, retention.Policy{
 		Namespace: cmp.Or(p.GetNamespace(), job.DefaultNamespace), MaxAge: duration(p.GetMaxAge()), MaxBytes: uint64(p.GetMaxMib()) << 20,
 	})

@@ -71,12 +71,6 @@ func reach(ctx context.Context, namespace string) ([]string, error) {
 	return r.Namespaces, nil
 }
 
-// about adds to the record of the call in the audit trail what it is made to.
-func about(ctx context.Context, targets ...string) {
-	c := callOf(ctx)
-	c.entry.Targets = append(c.entry.Targets, targets...)
-}
-
 // holds reports whether the caller holds a permission in all namespaces, beside that of the call.
 func holds(ctx context.Context, permission string) bool {
 	c := callOf(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/secrets"
 )
 
@@ -15,7 +16,7 @@ func (s *secretService) SetSecret(ctx context.Context, req *hodeiv1.SetSecretReq
 	if err != nil {
 		return nil, err
 	}
-	about(ctx, "secret/"+req.GetName())
+	chain.About(ctx, "secret/"+req.GetName())
 	secret, warnings, err := s.secrets.Set(ctx, namespace, req.GetName(), req.GetValue())
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func (s *secretService) DeleteSecret(ctx context.Context, req *hodeiv1.DeleteSec
 	if err != nil {
 		return nil, err
 	}
-	about(ctx, "secret/"+req.GetName())
+	chain.About(ctx, "secret/"+req.GetName())
 	return &hodeiv1.DeleteSecretResponse{}, s.secrets.Delete(ctx, namespace, req.GetName())
 }
 

@@ -38,7 +38,7 @@ import (
 // MaxRequestBytes is the largest message that a client may send.
 const MaxRequestBytes = 4 << 20
 
-// Config is what the handlers serve. All fields but Provider and Calls are required.
+// Config is what the handlers serve. All fields but Provider and Limits are required.
 type Config struct {
 	Jobs      *orchestrator.Orchestrator
 	Fleet     *fleet.Fleet
@@ -55,7 +55,7 @@ type Config struct {
 	Access       *access.Access
 	Provider     Provider // OIDC; nil: none
 
-	Calls CallLimits
+	Limits Limits
 
 	Logger  *slog.Logger
 	Meters  metric.MeterProvider
@@ -75,7 +75,7 @@ func (a *API) Recheck() { a.gate.live.recheck() }
 func New(config Config) (*API, error) {
 	g := &gate{
 		access: config.Access, credentials: config.Credentials, accessTokens: config.AccessTokens, jobs: config.Jobs, logger: config.Logger,
-		now: time.Now, calls: config.Calls,
+		now: time.Now, limits: config.Limits,
 	}
 	public, err := publicServer(config, g)
 	if err != nil {
@@ -86,8 +86,10 @@ func New(config Config) (*API, error) {
 	quick := codec.New(&hodeiv1.SubmitJobRequest{}, &hodeiv1.SubmitJobResponse{}, &hodeiv1.SubmitJobsRequest{}, &hodeiv1.SubmitJobsResponse{},
 		&hodeiv1.TailLogsResponse{}, &hwpv1.ConnectRequest{}, &hwpv1.ConnectResponse{})
 	codecs := connecthttp.WithCodecs(quick, connectproto.NewJSONCodec())
-	limit := connecthttp.WithReadMaxBytes(MaxRequestBytes)
-	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024), connecthttp.WithCompressors(newInflater()))
+	limit := connecthttp.WithConditionalOptions(func(spec connect.Spec) []connecthttp.Option {
+		return []connecthttp.Option{connecthttp.WithReadMaxBytes(largest(spec))}
+	})
+	connecthttp.Mount(mux, public, codecs, limit, connecthttp.WithCompressMinBytes(1024))
 	workers := workerServer(config, g)
 	connecthttp.Mount(mux, workers, codecs, limit, connecthttp.WithCompressors())
 	// Anybody may ask for health, and what asks is small.
@@ -97,7 +99,7 @@ func New(config Config) (*API, error) {
 		w.Header().Set("Content-Type", "application/jwk-set+json")
 		_, _ = w.Write(config.AccessTokens.KeySet()) // whoever asks may have left
 	})
-	return &API{bounded(mux, public, workers), g}, nil
+	return &API{config.Limits.bounded(mux, public, workers), g}, nil
 }
 
 // serviceNames are the services that reflection and health tell about.
@@ -132,7 +134,7 @@ func publicServer(config Config, g *gate) (*connect.Server, error) {
 	adminv1connect.RegisterTokenServiceHandler(server, &tokenService{gate: g, tokens: config.Tokens, pin: config.Authority.Pin})
 	hodeiv1connect.RegisterAuthServiceHandler(server, &authService{gate: g, provider: config.Provider})
 	adminv1connect.RegisterAccessServiceHandler(server, &accessService{gate: g})
-	adminv1connect.RegisterLoginServiceHandler(server, &loginService{gate: g})
+	adminv1connect.RegisterLoginServiceHandler(server, &loginService{gate: g, tokens: config.Tokens})
 	adminv1connect.RegisterAuthorityServiceHandler(server, &authorityService{
 		gate: g, authority: config.Authority, enrolment: config.Enrolment, fleet: config.Fleet,
 	})

@@ -17,6 +17,7 @@ import (
 	policyv1 "github.com/hodei-jobs/hodei/gen/hodei/policy/v1"
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/job"
 )
 
 // model is the policy in a few lines of its own: what the built-in roles permit is written down once more.
@@ -216,6 +217,10 @@ func TestTenantsNeverMeet(t *testing.T) {
 		id := answers[0].(*hodeiv1.SubmitJobResponse).GetJob().GetId()
 		m.jobs[id] = namespace
 		mk.jobs = append(mk.jobs, id)
+	}
+	// A worker that has jobs of all of them.
+	if _, err := w.config.Jobs.Connect(t.Context(), job.Worker{ID: "wkr_1", Name: "one", Session: 1, Slots: 1000}, nil, false); err != nil {
+		t.Fatal(err)
 	}
 	tokens := make(map[string]string)
 	for _, user := range users {

@@ -8,6 +8,7 @@ import (
 
 	adminv1 "github.com/hodei-jobs/hodei/gen/hodei/admin/v1"
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/identity"
 	"github.com/hodei-jobs/hodei/service/job"
 )
@@ -30,7 +31,10 @@ func (s *tokenService) CreateToken(ctx context.Context, req *adminv1.CreateToken
 	return &adminv1.CreateTokenResponse{Id: token.ID, Secret: secret, ExpireTime: timestamp(token.Expires), CaPin: s.pin()}, nil
 }
 
-func (s *tokenService) CreateApiToken(ctx context.Context, req *adminv1.CreateApiTokenRequest) (*adminv1.CreateApiTokenResponse, error) {
+//nolint:staticcheck // the name is the proto's
+func (s *tokenService) CreateApiToken(
+	ctx context.Context, req *adminv1.CreateApiTokenRequest,
+) (*adminv1.CreateApiTokenResponse, error) {
 	c, policy := callOf(ctx), s.gate.access.Policy()
 	t := identity.APIToken{
 		User: cmp.Or(req.GetUser(), c.caller.Name), Description: req.GetDescription(), CreatedBy: c.caller.String(),
@@ -67,8 +71,8 @@ func (s *tokenService) CreateApiToken(ctx context.Context, req *adminv1.CreateAp
 // mayActFor refuses to give a proof of somebody's identity to whoever holds less than they do.
 func (s *tokenService) mayActFor(ctx context.Context, user string) error {
 	if !holds(ctx, "tokens.create") {
-		return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied, "%s may make tokens for themselves only; for others the permission \"tokens.create\" in all "+
-			"namespaces is needed", ptr(principal(ctx)))
+		return job.Errorf(job.CodeDenied, job.ReasonPermissionDenied,
+			"%s may make tokens for themselves only; for others the permission \"tokens.create\" in all namespaces is needed", principal(ctx))
 	}
 	return mayBecome(ctx, user)
 }
@@ -81,8 +85,6 @@ func mayBecome(ctx context.Context, user string) error {
 	}
 	return nil
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func (s *tokenService) ListTokens(ctx context.Context, req *adminv1.ListTokensRequest) (*adminv1.ListTokensResponse, error) {
 	all, name := holds(ctx, "tokens.list"), principal(ctx).Name
@@ -110,7 +112,7 @@ func (s *tokenService) ListTokens(ctx context.Context, req *adminv1.ListTokensRe
 }
 
 func (s *tokenService) RevokeToken(ctx context.Context, req *adminv1.RevokeTokenRequest) (*adminv1.RevokeTokenResponse, error) {
-	about(ctx, "token/"+req.GetId())
+	chain.About(ctx, "token/"+req.GetId())
 	t, ok := s.gate.credentials.APIToken(req.GetId())
 	all := holds(ctx, "tokens.revoke")
 	switch {

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	hodeiv1 "github.com/hodei-jobs/hodei/gen/hodei/v1"
 	"github.com/hodei-jobs/hodei/service/job"
@@ -22,7 +24,7 @@ func (s *workerService) ListWorkers(ctx context.Context, req *hodeiv1.ListWorker
 	}
 	res := &hodeiv1.ListWorkersResponse{NextPageToken: next}
 	for i := range page {
-		res.Workers = append(res.Workers, workerToProto(&page[i]))
+		res.Workers = append(res.Workers, showWorker(ctx, &page[i]))
 	}
 	return res, nil
 }
@@ -35,7 +37,24 @@ func (s *workerService) GetWorker(ctx context.Context, req *hodeiv1.GetWorkerReq
 	if err != nil {
 		return nil, err
 	}
-	return &hodeiv1.GetWorkerResponse{Worker: workerToProto(&w)}, nil
+	return &hodeiv1.GetWorkerResponse{Worker: showWorker(ctx, &w)}, nil
+}
+
+// showWorker leaves out the queues and the jobs of namespaces that the caller may not see: they are of no concern to other tenants.
+func showWorker(ctx context.Context, w *job.Worker) *hodeiv1.Worker {
+	p, c := workerToProto(w), callOf(ctx)
+	seen := c.gate.access.Policy().Reach(&c.who, c.rule.permission)
+	p.Queues = slices.DeleteFunc(slices.Clone(w.Queues), func(scope string) bool {
+		namespace, _, _ := strings.Cut(scope, "/")
+		return !seen.Includes(namespace)
+	})
+	readable := c.gate.access.Policy().Reach(&c.who, "jobs.read")
+	for _, held := range w.Jobs {
+		if readable.Includes(held.Namespace) {
+			p.JobIds = append(p.JobIds, held.ID.String())
+		}
+	}
+	return p
 }
 
 func (s *workerService) DrainWorker(ctx context.Context, req *hodeiv1.DrainWorkerRequest) (*hodeiv1.DrainWorkerResponse, error) {
@@ -43,5 +62,5 @@ func (s *workerService) DrainWorker(ctx context.Context, req *hodeiv1.DrainWorke
 	if err != nil {
 		return nil, err
 	}
-	return &hodeiv1.DrainWorkerResponse{Worker: workerToProto(&w)}, nil
+	return &hodeiv1.DrainWorkerResponse{Worker: showWorker(ctx, &w)}, nil
 }

@@ -317,3 +317,19 @@ func TestStoppingServerAsksAgentsToComeBackAndTakesNoNewOnes(t *testing.T) {
 		t.Errorf("a new session gave %v", err)
 	}
 }
+
+func TestEveryAgentIsAskedToRenewItsCertificate(t *testing.T) {
+	t.Parallel()
+	f, _, _ := newFleet()
+	s := openSession(t, f)
+	next(t, s) // the welcome
+	f.RenewCertificates()
+	s.Push(fleet.Certificate{Chain: [][]byte{{1}}, Roots: [][]byte{{2}}})
+	messages := next(t, s)
+	if len(messages) != 2 || messages[0] != (fleet.RenewCertificate{}) {
+		t.Fatalf("the agent is sent %v", messages)
+	}
+	if c, ok := messages[1].(fleet.Certificate); !ok || len(c.Chain) != 1 || len(c.Roots) != 1 {
+		t.Errorf("the certificate is %v", messages[1])
+	}
+}

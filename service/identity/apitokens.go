@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/access"
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 )
 
@@ -60,8 +61,10 @@ func (c *Credentials) CreateAPIToken(ctx context.Context, t APIToken, ttl time.D
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tokens.Len() >= maxAPITokens {
-		return t, "", job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "there are %d API tokens, as many as there may be; revoke some first", maxAPITokens)
+		return t, "", job.Errorf(job.CodeExhausted, job.ReasonLimitReached,
+			"there are %d API tokens, as many as there may be; revoke some first", maxAPITokens)
 	}
+	chain.About(ctx, "token/"+t.ID, "user/"+t.User)
 	return t, text, c.tokens.Set(ctx, t.ID, t)
 }
 

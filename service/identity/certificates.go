@@ -115,7 +115,7 @@ func (a *Authority) checkCA(c *x509.Certificate) error {
 	case !c.IsCA:
 		return fmt.Errorf("%s holds a certificate that is not a CA's; restore it from a backup", a.CACertificatePath())
 	case c.CheckSignatureFrom(c) != nil:
-		return fmt.Errorf("%s holds a CA that another one has signed; put a root there, which has signed itself, so that every client takes it",
+		return fmt.Errorf("%s holds a CA that has not signed itself, or may not sign others; put a root there, so that every client takes it",
 			a.CACertificatePath())
 	case now.Before(c.NotBefore):
 		return fmt.Errorf("the CA in %s is good only from %s on, and it is %s now; set this machine's clock",

@@ -7,12 +7,17 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
 )
 
-// formerBoots is how many former lives of an agent are known; an agent that was cloned takes turns with its double.
-const formerBoots = 16
+const (
+	// formerBoots is how many former lives of an agent are known; an agent that was cloned takes turns with its double.
+	formerBoots = 16
+	// suspicion is how long a refused agent is remembered. One that is alive tries again within seconds.
+	suspicion = time.Minute
+)
 
 // Sighting is an agent that wants to begin a session.
 type Sighting struct {
@@ -36,8 +41,14 @@ type sightings struct {
 	mu       sync.Mutex // held also while the worker's record changes
 	current  boot       // of the newest session
 	dial     uint64
-	former   []boot          // whose place another one has taken, the newest last
-	suspects map[boot]uint64 // lives that were refused, with the dial of the try
+	former   []boot           // whose place another one has taken, the newest last
+	suspects map[boot]refusal // lives that were refused
+}
+
+// refusal is when an agent was refused, and by which number it had dialled.
+type refusal struct {
+	dial uint64
+	at   time.Time
 }
 
 func (e *Enrolment) sightings(id job.WorkerID) *sightings {
@@ -93,13 +104,15 @@ func (e *Enrolment) examine(ctx context.Context, sight Sighting) (EnrolledWorker
 	default:
 		return w, "", e.noteUse(ctx, &w, sight)
 	}
-	if before, ok := s.suspects[name]; ok && sight.Dial > before {
+	now := e.tokens.now()
+	before, known := s.suspects[name]
+	if known && sight.Dial > before.dial && now.Sub(before.at) < suspicion {
 		return w, why, nil
 	}
-	if s.suspects == nil || len(s.suspects) >= formerBoots { // they need not be known for long
-		s.suspects = make(map[boot]uint64)
+	if s.suspects == nil || len(s.suspects) >= formerBoots {
+		s.suspects = make(map[boot]refusal)
 	}
-	s.suspects[name] = max(s.suspects[name], sight.Dial)
+	s.suspects[name] = refusal{max(before.dial, sight.Dial), now}
 	return w, "", again
 }
 
@@ -119,8 +132,10 @@ func (e *Enrolment) Opened(sight Sighting) (renew bool) {
 	s := e.sightings(sight.Worker)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	name := boot(sha256.Sum256([]byte(sight.Boot)))
+	delete(s.suspects, name)
 	if sight.Dial >= s.dial { // else a newer one has overtaken it
-		if name := boot(sha256.Sum256([]byte(sight.Boot))); name != s.current {
+		if name != s.current {
 			if s.current != (boot{}) {
 				s.former = append(s.former[max(len(s.former)-formerBoots+1, 0):], s.current)
 			}

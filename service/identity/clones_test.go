@@ -74,8 +74,8 @@ func (w *watch) renew(t testing.TB) int {
 	return GenerationOf(parse(t, issued.Chain[0]))
 }
 
-// TestClones tells what the agents of one identity do, in order: a connection is a generation, a life and a dial; "renew" and
-// "restart" (of the server) stand for themselves.
+// TestClones tells what the agents of one identity do, in order: a connection is a generation, a life and a dial; "renew",
+// "restart" (of the server) and "wait" (until nobody is suspected any more) stand for themselves.
 func TestClones(t *testing.T) {
 	t.Parallel()
 	type connection struct {
@@ -84,7 +84,7 @@ func TestClones(t *testing.T) {
 		dial       uint64
 		want       string
 	}
-	const renew, restart = "renew", "restart"
+	const renew, restart, wait = "renew", "restart", "wait"
 	for name, steps := range map[string][]any{
 		"an agent that lives":                       {connection{1, "A", 1, "in"}, connection{1, "A", 2, "in"}, connection{1, "A", 3, "in"}},
 		"an agent that is started anew":             {connection{1, "A", 1, "in"}, connection{1, "B", 11, "in"}, connection{1, "C", 21, "in"}},
@@ -95,27 +95,59 @@ func TestClones(t *testing.T) {
 		"an older connection that was held up":      {connection{1, "A", 2, "in"}, connection{1, "A", 1, "again"}, connection{1, "A", 1, "again"}},
 		"the same with an older certificate":        {renew, connection{2, "A", 2, "in"}, connection{1, "A", 1, "again"}, connection{1, "A", 1, "again"}},
 		"a former life whose connection was held up": {
-			connection{1, "A", 1, "in"}, connection{1, "B", 11, "in"}, connection{1, "A", 2, "again"}, connection{1, "B", 12, "in"},
+			connection{1, "A", 1, "in"},
+			connection{1, "B", 11, "in"},
+			connection{1, "A", 2, "again"},
+			connection{1, "B", 12, "in"},
 			connection{1, "A", 2, "again"},
 		},
 		"an agent whose clock was set back": {connection{1, "B", 11, "in"}, connection{1, "A", 1, "in"}, connection{1, "A", 2, "in"}, connection{1, "B", 12, "in"}},
 		"two that take turns": {
-			connection{1, "A", 1, "in"}, connection{1, "B", 11, "in"}, connection{1, "A", 2, "again"}, connection{1, "A", 3, "cloned"},
-			connection{1, "A", 4, "cloned"}, connection{1, "B", 12, "in"},
+			connection{1, "A", 1, "in"},
+			connection{1, "B", 11, "in"},
+			connection{1, "A", 2, "again"},
+			connection{1, "A", 3, "cloned"},
+			connection{1, "A", 4, "cloned"},
+			connection{1, "B", 12, "in"},
+		},
+		"two connections that were held up, far apart": {
+			connection{1, "A", 1, "in"},
+			connection{1, "B", 11, "in"},
+			connection{1, "A", 2, "again"},
+			wait,
+			connection{1, "A", 3, "again"},
+			connection{1, "A", 4, "cloned"},
 		},
 		"two that take turns over a restart of the server": {
-			connection{1, "A", 1, "in"}, restart, connection{1, "A", 2, "in"}, connection{1, "B", 11, "in"}, connection{1, "A", 3, "again"},
-			restart, connection{1, "A", 4, "in"}, connection{1, "B", 12, "in"}, connection{1, "A", 5, "again"}, connection{1, "A", 6, "cloned"},
+			connection{1, "A", 1, "in"},
+			restart,
+			connection{1, "A", 2, "in"},
+			connection{1, "B", 11, "in"},
+			connection{1, "A", 3, "again"},
+			restart,
+			connection{1, "A", 4, "in"},
+			connection{1, "B", 12, "in"},
+			connection{1, "A", 5, "again"},
+			connection{1, "A", 6, "cloned"},
 		},
 		"a copy of an older state": {
-			connection{1, "A", 1, "in"}, renew, connection{2, "A", 2, "in"}, connection{1, "B", 11, "again"}, connection{1, "B", 12, "cloned"},
+			connection{1, "A", 1, "in"},
+			renew,
+			connection{2, "A", 2, "in"},
+			connection{1, "B", 11, "again"},
+			connection{1, "B", 12, "cloned"},
 			connection{2, "A", 3, "in"},
 		},
 		"a copy of an older state after a restart of the server": {
 			connection{1, "A", 1, "in"}, renew, connection{2, "A", 2, "in"}, restart, connection{1, "B", 11, "again"}, connection{1, "B", 12, "cloned"},
 		},
 		"two that renew": {
-			connection{1, "A", 1, "in"}, renew, connection{1, "B", 11, "in"}, renew, connection{3, "B", 12, "in"}, connection{2, "A", 2, "again"},
+			connection{1, "A", 1, "in"},
+			renew,
+			connection{1, "B", 11, "in"},
+			renew,
+			connection{3, "B", 12, "in"},
+			connection{2, "A", 2, "again"},
 			connection{2, "A", 3, "cloned"},
 		},
 		"an agent of an earlier version": {connection{0, "A", 1, "in"}, renew, connection{0, "B", 11, "in"}, renew, connection{3, "B", 12, "in"}},
@@ -125,17 +157,26 @@ func TestClones(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWatch(t)
+			newest := 1
 			for i, step := range steps {
 				switch step := step.(type) {
 				case connection:
+					newest = max(newest, step.generation)
 					if got := w.connect(t, step.generation, step.boot, step.dial); got != step.want {
 						t.Errorf("step %d: %v is %s", i+1, step, got)
 					}
 				case string:
-					if step == renew {
-						w.renew(t)
-					} else {
+					switch step {
+					case wait:
+						w.now.advance(suspicion)
+					case restart:
 						w.Enrolment = w.restarted()
+					case renew:
+						got := w.renew(t)
+						if got <= newest {
+							t.Errorf("step %d: certificate %d was issued after %d", i+1, got, newest)
+						}
+						newest = got
 					}
 				}
 			}
@@ -159,7 +200,8 @@ func TestOneAgentIsNoClone(t *testing.T) {
 			boot       string
 			dial       uint64
 		}
-		var heldUp []connection // of the life and the connection before each
+		w.cloned = nil
+		var heldUp []connection // two that are held up do not arrive at the same time
 		stored, life, dial := 1, 0, uint64(1)
 		now := func() connection { return connection{stored, fmt.Sprint(life), dial} }
 		r.Repeat(map[string]func(*rapid.T){
@@ -169,6 +211,7 @@ func TestOneAgentIsNoClone(t *testing.T) {
 				if len(heldUp) > 0 {
 					c := rapid.SampledFrom(heldUp).Draw(r, "connection")
 					heldUp = nil // at most one connection is under way at a time; others ended before it began
+					w.now.advance(suspicion)
 					w.connect(t, c.generation, c.boot, c.dial)
 				}
 			},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
 )
@@ -82,6 +83,7 @@ func (e *Enrolment) Enroll(ctx context.Context, r EnrollRequest) (job.WorkerID, 
 		return "", Issued{}, err
 	}
 	id := job.WorkerID("wkr_" + strings.ToLower(ulid.Make().String()))
+	chain.About(ctx, "worker/"+string(id))
 	var issued Issued
 	// The CA signs only for those who hold a token, and nothing is used up when it does not sign.
 	err := e.tokens.redeem(ctx, r.Token, func(t Token) (record store.Record, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 )
 
@@ -51,13 +52,15 @@ func (c *Credentials) begin(ctx context.Context, l Login, csrDER []byte) (LoginC
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.logins.Len() >= maxLogins {
-		return LoginCertificate{}, job.Errorf(job.CodeExhausted, job.ReasonLimitReached, "there are %d logins, as many as there may be; revoke some first", maxLogins)
+		return LoginCertificate{}, job.Errorf(job.CodeExhausted, job.ReasonLimitReached,
+			"there are %d logins, as many as there may be; revoke some first", maxLogins)
 	}
 	l.ID, l.Created, l.Expires = newID("lgn"), c.now().UTC(), l.Expires.UTC()
 	issued, err := c.sign(&l, csrDER)
 	if err != nil {
 		return LoginCertificate{}, err
 	}
+	chain.About(ctx, "login/"+l.ID)
 	return LoginCertificate{issued, l}, c.logins.Set(ctx, l.ID, l)
 }
 

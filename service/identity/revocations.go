@@ -49,7 +49,8 @@ func checkSubject(subject string) error {
 	switch kind {
 	case "user":
 		if subject == access.Administrator {
-			return badRequest("subject: %s is who would have to take that back; revoke its certificate instead, as certificate/ and its SHA-256", subject)
+			return badRequest(
+				"subject: %s is who would have to take that back; revoke its certificate instead, as certificate/ and its SHA-256", subject)
 		}
 		known = access.CheckName(name) == nil
 	case "agent":
@@ -63,8 +64,8 @@ func checkSubject(subject string) error {
 		known = err == nil && len(sum) == len(Fingerprint{}) && name == strings.ToLower(name)
 	}
 	if !known || strings.ContainsAny(name, "/ \n") {
-		return badRequest("subject: %.120q is none of user/NAME, agent/wkr_..., token/tok_..., login/lgn_... and certificate/ with 64 digits of a SHA-256 in "+
-			"lower-case hexadecimal", subject)
+		return badRequest("subject: %.120q is none of user/NAME, agent/wkr_..., token/tok_..., login/lgn_... and certificate/ with 64 digits of a SHA-256 "+
+			"in lower-case hexadecimal", subject)
 	}
 	return nil
 }

@@ -54,8 +54,8 @@ func (a *Authority) prepareRotation(old *keyPair) error {
 	if err != nil {
 		return err
 	}
-	// As a certificate below the old root it has room for the authority for agents below itself only if that had room for two.
-	// It needs none: what it vouches for in the old root's name is the server alone.
+	// For those who know only the old root it vouches for the server alone, so there is nothing below it; the old root would have no
+	// room for that either.
 	template.SubjectKeyId = fresh.certificate.SubjectKeyId
 	template.MaxPathLen, template.MaxPathLenZero = 0, true
 	cross, err := sign(template, key, old)
@@ -82,7 +82,7 @@ func (a *Authority) finishRotation() error {
 	}
 	for _, ending := range []string{keyPE, certificatePE} {
 		err := a.rename(nextFile+ending, caFile+ending)
-		if err != nil && (ending != keyPE || !errors.Is(err, os.ErrNotExist)) { // else it is in its place already
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // else the key is in its place already
 			return fmt.Errorf("completing the rotation of the authority: %w", err)
 		}
 	}

@@ -158,6 +158,11 @@ func TestRotationIsCutOff(t *testing.T) {
 			a.cut = nil
 			if crash {
 				a = openAuthority(t, dir, now.Now)
+				for _, ending := range []string{keyPE, certificatePE} {
+					if _, err := os.Stat(a.path(nextFile + ending)); err == nil {
+						t.Errorf("cut off before change %d, the next start leaves %s behind", n, nextFile+ending)
+					}
+				}
 			}
 			wantWholeRotation(t, a, dir, now, old, oldAgent, n)
 		}

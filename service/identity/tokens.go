@@ -15,6 +15,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
 )
@@ -94,6 +95,7 @@ func (t *Tokens) Create(ctx context.Context, options CreateOptions) (Token, stri
 		Expires: t.now().Add(options.TTL).UTC(), UsesLeft: options.MaxUses, Labels: options.Labels, Queues: options.Queues,
 		Created: t.now().UTC(), CreatedBy: options.CreatedBy,
 	}
+	chain.About(ctx, "token/"+token.ID)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	expired, err := t.expired(ctx)

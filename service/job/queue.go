@@ -88,9 +88,10 @@ func (q *Queue) Validate() error {
 
 // Namespace is a tenant: its queues get a part of the workers together.
 type Namespace struct {
-	Name   string
-	Weight int32 // how large its part is, beside those of the other namespaces
-	Limits Limits
+	Name         string
+	Weight       int32 // how large its part is, beside those of the other namespaces
+	Limits       Limits
+	DefaultQueue string `json:",omitempty"` // where its jobs wait that name no queue; empty: in DefaultQueue
 }
 
 // DefaultNamespaceSettings returns a namespace as it is until somebody changes it.
@@ -100,6 +101,9 @@ func DefaultNamespaceSettings(name string) Namespace {
 
 // Validate returns what is wrong with the settings, a *Error with CodeInvalid, or nil.
 func (n *Namespace) Validate() error {
+	if n.DefaultQueue != "" && !isDNSLabel(n.DefaultQueue) {
+		return invalid("default queue: %q; "+dnsLabel, n.DefaultQueue)
+	}
 	return cmp.Or(CheckNamespace(n.Name), validateWeight(n.Weight), n.Limits.validate())
 }
 

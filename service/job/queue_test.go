@@ -49,11 +49,12 @@ func TestSettingsOfQueues(t *testing.T) {
 func TestSettingsOfNamespaces(t *testing.T) {
 	t.Parallel()
 	for want, n := range map[string]job.Namespace{
-		"":                   job.DefaultNamespaceSettings("a"),
-		"namespace: \"\"":    job.DefaultNamespaceSettings(""),
-		"weight: 0":          {Name: "a"},
-		"limits: none may":   {Name: "a", Weight: 1, Limits: job.Limits{MemoryMiB: -1}},
-		"namespace: \"a.b\"": {Name: "a.b", Weight: 1},
+		"":                     job.DefaultNamespaceSettings("a"),
+		"namespace: \"\"":      job.DefaultNamespaceSettings(""),
+		"weight: 0":            {Name: "a"},
+		"limits: none may":     {Name: "a", Weight: 1, Limits: job.Limits{MemoryMiB: -1}},
+		"namespace: \"a.b\"":   {Name: "a.b", Weight: 1},
+		"default queue: \"B\"": {Name: "a", Weight: 1, DefaultQueue: "B"},
 	} {
 		err := n.Validate()
 		if want == "" && err != nil || want != "" && (job.CodeOf(err) != job.CodeInvalid || !strings.Contains(err.Error(), want)) {

@@ -1,6 +1,10 @@
 package job
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // WorkerState is where a worker stands.
 type WorkerState uint8
@@ -37,7 +41,24 @@ type Worker struct {
 	Suspended     string    // why it is out of use, or gets one job at a time; like what follows only in copies that are handed out
 	SuspendedTo   time.Time // when it is tried again; zero: it is not out of use
 	Reserved      Resources // by the jobs that hold a place here; like Jobs only in copies that are handed out
-	Jobs          []ID
+	Jobs          []HeldJob
+}
+
+// HeldJob is a job that holds a place on a worker.
+type HeldJob struct {
+	ID        ID
+	Namespace string
+}
+
+// AnyQueue stands for all queues of a namespace among the Queues of a Worker.
+const AnyQueue = "*"
+
+// Serves reports whether the worker may get jobs of a queue. What serves a queue does not serve the queues under it.
+func (w *Worker) Serves(namespace, queue string) bool {
+	return len(w.Queues) == 0 || slices.ContainsFunc(w.Queues, func(scope string) bool {
+		of, name, _ := strings.Cut(scope, "/")
+		return of == namespace && (name == queue || name == AnyQueue)
+	})
 }
 
 // State returns where the worker stands.

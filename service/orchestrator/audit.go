@@ -7,30 +7,15 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/audit/chain"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
-type entryKey struct{}
-
-// pendingEntry is an entry that waits for its change.
-type pendingEntry struct {
-	*chain.Entry
-	taken atomic.Bool // by the first commit that was made with the context
-}
-
-// WithEntry has a change that is made with the context recorded in the audit trail, in the commit that makes it durable. What the change
-// was made to is added to the entry. A change that fails, or changes nothing, leaves no record.
-func WithEntry(ctx context.Context, e *chain.Entry) context.Context {
-	return context.WithValue(ctx, entryKey{}, &pendingEntry{Entry: e})
-}
-
 // Record adds an entry to the audit trail by itself, for what was denied and for alarms; it is durable when Record returns.
 func (o *Orchestrator) Record(ctx context.Context, e chain.Entry) error {
-	return o.change(WithEntry(ctx, &e), func(*state) error { return nil })
+	return o.change(chain.NewContext(ctx, &e), func(*state) error { return nil })
 }
 
 // Commit writes records for other use cases, which have no jobs, logs and requests to write: there is one writer.
@@ -80,10 +65,10 @@ func (r *recorded) apply(s *state, now time.Time) {
 // maxTargets bounds the targets that a record names: of more, which are new jobs, the first and the last say which they are.
 const maxTargets = 16
 
-// withEntry wraps a command whose caller wants it recorded.
+// withEntry has a command recorded, if the context of its caller wants it. A command that fails, or changes nothing, leaves no record.
 func withEntry(ctx context.Context, c command) command {
-	if e, ok := ctx.Value(entryKey{}).(*pendingEntry); ok && !e.taken.Swap(true) {
-		return &recorded{c, e.Entry}
+	if e := chain.Take(ctx); e != nil {
+		return &recorded{c, e}
 	}
 	return c
 }

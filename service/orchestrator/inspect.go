@@ -71,8 +71,8 @@ func (s *state) snapshot(w *worker) job.Worker {
 	out.Reserved, _ = s.sched.Held(w.ID)
 	out.Suspended, out.SuspendedTo = s.sched.Distrusted(w.ID)
 	for _, e := range w.entries {
-		out.Jobs = append(out.Jobs, e.job.ID)
+		out.Jobs = append(out.Jobs, job.HeldJob{ID: e.job.ID, Namespace: e.job.Spec.Namespace})
 	}
-	slices.SortFunc(out.Jobs, job.ID.Compare)
+	slices.SortFunc(out.Jobs, func(a, b job.HeldJob) int { return a.ID.Compare(b.ID) })
 	return out
 }

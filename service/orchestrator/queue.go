@@ -35,7 +35,7 @@ type NamespaceStatus struct {
 // settings are what operators have set. The scheduler knows them too, and what jobs have named beside.
 type settings struct {
 	queues     map[queueName]bool
-	namespaces map[string]bool
+	namespaces map[string]job.Namespace
 }
 
 type queueName struct{ namespace, name string }
@@ -110,7 +110,7 @@ func (o *Orchestrator) SetNamespace(ctx context.Context, n job.Namespace) (Names
 	var status NamespaceStatus
 	err := o.change(ctx, func(s *state) error {
 		s.sched.SetNamespace(n)
-		s.set.namespaces[n.Name] = true
+		s.set.namespaces[n.Name] = n
 		list := s.namespaceStatus()
 		status = list[slices.IndexFunc(list, func(other NamespaceStatus) bool { return other.Name == n.Name })]
 		return s.keepSettings(namespaceRecord, n.Name, n)
@@ -121,7 +121,7 @@ func (o *Orchestrator) SetNamespace(ctx context.Context, n job.Namespace) (Names
 // DeleteNamespace takes the settings of a namespace away; its queues and jobs stay. CodeNotFound when it was not set.
 func (o *Orchestrator) DeleteNamespace(ctx context.Context, name string) error {
 	return o.change(ctx, func(s *state) error {
-		if !s.set.namespaces[name] {
+		if _, set := s.set.namespaces[name]; !set {
 			return job.Errorf(job.CodeNotFound, job.ReasonInvalidArgument,
 				"nobody has set namespace %q; `hodei namespace list` shows those that were", name)
 		}
@@ -177,7 +177,9 @@ func (s *state) queueStatus(wanted func(*job.Queue) bool) []QueueStatus {
 func (s *state) namespaceStatus() []NamespaceStatus {
 	var list []NamespaceStatus
 	s.sched.Namespaces(func(n job.Namespace, standing scheduler.Standing) {
-		list = append(list, NamespaceStatus{n, standing, s.set.namespaces[n.Name]})
+		set, ok := s.set.namespaces[n.Name]
+		n.DefaultQueue = set.DefaultQueue // which the scheduler does not know
+		list = append(list, NamespaceStatus{n, standing, ok})
 	})
 	return list
 }
@@ -195,6 +197,13 @@ func (s *state) setQueue(q job.Queue) error {
 	s.sched.SetQueue(q)
 	s.set.queues[queueName{q.Namespace, q.Name}] = true
 	return s.keepSettings(queueRecord, q.Namespace+"/"+q.Name, q)
+}
+
+// chooseQueue lets a job that names no queue wait in the one that its namespace has for those. Nobody else has the spec yet.
+func (s *state) chooseQueue(named string, spec *job.Spec) {
+	if name := s.set.namespaces[spec.Namespace].DefaultQueue; named == "" && name != "" {
+		spec.Queue = name
+	}
 }
 
 // keepSettings writes a record of settings; nil deletes it. Jobs may start after it that could not before.
@@ -221,7 +230,7 @@ func (s *state) restoreSettings(ctx context.Context, db Store) error {
 		var n job.Namespace
 		if s.readable(r, &n) && n.Validate() == nil {
 			s.sched.SetNamespace(n)
-			s.set.namespaces[n.Name] = true
+			s.set.namespaces[n.Name] = n
 		}
 	}
 	queues, err := db.ListRecords(ctx, queueRecord)

@@ -99,7 +99,7 @@ func newState(config Config) *state {
 	}
 	return &state{
 		jobs: make(map[job.ID]*entry), sched: scheduler.New(config.Scheduling), workers: make(map[job.WorkerID]*worker),
-		drained: make(map[job.WorkerID]bool), set: settings{make(map[queueName]bool), make(map[string]bool)},
+		drained: make(map[job.WorkerID]bool), set: settings{make(map[queueName]bool), make(map[string]job.Namespace)},
 		newRequest: make(map[string]store.Request), endings: make(map[ending]int),
 		store: config.Store, logger: config.Logger,
 		newJobID: config.NewJobID, admit: config.Admit, lease: config.Lease, maxUnfinished: config.MaxUnfinished,

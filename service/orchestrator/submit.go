@@ -57,10 +57,16 @@ func newSubmit(submissions []Submission, now time.Time) *submit {
 // Validate returns the job as Submit would make it, and accepts nothing.
 func (o *Orchestrator) Validate(ctx context.Context, spec job.Spec) (job.Job, error) {
 	j, err := job.New(job.ID{}, spec, o.config.Clock())
-	if err != nil {
+	if err == nil {
+		err = o.checkSpec(ctx, j.Spec)
+	}
+	if err != nil || spec.Queue != "" {
 		return j, err
 	}
-	return j, o.checkSpec(ctx, j.Spec)
+	return j, o.change(ctx, func(s *state) error {
+		s.chooseQueue(spec.Queue, j.Spec)
+		return nil
+	})
 }
 
 func (o *Orchestrator) checkSpec(ctx context.Context, spec *job.Spec) error {
@@ -90,7 +96,7 @@ func (c *submit) apply(s *state, _ time.Time) {
 
 func (s *state) submit(sub *Submission, results []Result) {
 	if sub.RequestID == "" {
-		s.acceptAll(results)
+		s.acceptAll(sub.Specs, results)
 		return
 	}
 	key := requestKey(sub)
@@ -102,7 +108,7 @@ func (s *state) submit(sub *Submission, results []Result) {
 		}
 	case found:
 		s.repeat(&request, results)
-	case !s.acceptAll(results):
+	case !s.acceptAll(sub.Specs, results):
 		// Not remembered: what was refused as a whole may be asked for again.
 	default:
 		request = store.Request{ID: key, Hash: sub.Hash, Jobs: make([]job.ID, len(results)), Expires: s.now.Add(requestLife)}
@@ -114,7 +120,7 @@ func (s *state) submit(sub *Submission, results []Result) {
 }
 
 // acceptAll accepts what is valid, as long as there is room, and reports whether there was any.
-func (s *state) acceptAll(results []Result) bool {
+func (s *state) acceptAll(specs []job.Spec, results []Result) bool {
 	refusal, accepted := s.admit(), false
 	room := s.maxUnfinished - s.unfinished()
 	for i := range results {
@@ -134,6 +140,7 @@ func (s *state) acceptAll(results []Result) bool {
 			}
 			continue
 		}
+		s.chooseQueue(specs[i].Queue, r.Job.Spec)
 		if text := s.sched.TooLarge(r.Job.Spec); text != "" {
 			r.Job, r.Err = job.Job{}, job.Errorf(job.CodePrecondition, job.ReasonTooLarge, "%s", text)
 			continue

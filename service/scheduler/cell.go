@@ -55,6 +55,7 @@ func (s *Scheduler) SetWorker(w *job.Worker) {
 	}
 	held := c.capacity.clone()
 	held.sub(&c.free)
+	before := c.worker.Queues
 	c.worker = *w
 	c.worker.Jobs = nil
 	c.capacity = s.names.amount(w.Capacity, w.Slots)
@@ -71,6 +72,8 @@ func (s *Scheduler) SetWorker(w *job.Worker) {
 	c.usable = isUsable(c)
 	s.note(c)
 	c.facts = c.changed
+	s.unreserve(c.reserved) // it may be no place any more for whom it was kept
+	s.bind(before, w.Queues)
 }
 
 // SetLoad takes in what was measured on a worker's machine, and reports whether it can be true. What cannot is left out, and counted.
@@ -111,6 +114,7 @@ func (s *Scheduler) RemoveWorker(id job.WorkerID) {
 	c.health = health{}
 	s.countFailing(before, &c.health)
 	s.out = slices.DeleteFunc(s.out, func(other *cell) bool { return other == c })
+	s.bind(c.worker.Queues, nil)
 	delete(s.cells.byID, id)
 	s.cells.all[c.index] = nil
 	s.cells.holes = append(s.cells.holes, c.index)

@@ -38,6 +38,7 @@ func TestRememberedWorkersAreTheBest(t *testing.T) {
 			s.SetWorker(&job.Worker{
 				ID: job.WorkerID(fmt.Sprint("w", i)), Connected: rapid.IntRange(0, 9).Draw(t, "away") > 0, Slots: 8,
 				Labels:   map[string]string{"zone": rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone"), "price": "0.5"},
+				Queues:   rapid.SampledFrom([][]string{nil, nil, {"n/q"}, {"n/other"}, {"n/*"}}).Draw(t, "scope"),
 				Capacity: job.Resources{MilliCPU: 4000 * rapid.Int32Range(1, 2).Draw(t, "size"), MemoryMiB: 8000},
 			})
 		}
@@ -45,6 +46,8 @@ func TestRememberedWorkersAreTheBest(t *testing.T) {
 			set(i)
 		}
 		specs := []*job.Spec{
+			{Namespace: "n", Queue: "other", Name: "other", Resources: job.Resources{MilliCPU: 500}},
+			{Namespace: "n", Queue: "unnamed", Name: "unnamed", Resources: job.Resources{MilliCPU: 500}},
 			{Namespace: "n", Queue: "q", Name: "small", Resources: job.Resources{MilliCPU: 500}},
 			{Namespace: "n", Queue: "q", Name: "memory", Resources: job.Resources{MilliCPU: 1000, MemoryMiB: 3000}},
 			{Namespace: "n", Queue: "q", Name: "zone", Constraints: []job.Constraint{{Label: "zone", Operator: job.OperatorIn, Values: []string{"a"}}}},
@@ -85,4 +88,32 @@ func TestRememberedWorkersAreTheBest(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What nobody serves any more tells nothing apart any more.
+func TestScopesGoWithTheirWorkers(t *testing.T) {
+	t.Parallel()
+	s := New(Options{})
+	first, second := s.line(&job.Spec{Namespace: "n", Queue: "q"}, false), s.line(&job.Spec{Namespace: "n", Queue: "r"}, false)
+	for _, l := range []*line{first, second} {
+		s.begin(l, job.NewID(time.Unix(1, 0), 0, 0), s.cell("other"), time.Unix(1, 0))
+	}
+	same := func(what string, want bool) {
+		if first.shape == second.shape != want || len(s.shapes) > 2 {
+			t.Errorf("%s: one shape is %t, of %d", what, first.shape == second.shape, len(s.shapes))
+		}
+	}
+	same("without workers", true)
+	for i := range 5 {
+		s.SetWorker(&job.Worker{ID: "w", Queues: []string{"n/q", fmt.Sprint("n/x", i)}})
+		same("with one that is bound", false)
+	}
+	s.SetWorker(&job.Worker{ID: "all", Queues: []string{"n/*", "n/q"}})
+	s.RemoveWorker("all")
+	same("after one of two is gone", false)
+	s.RemoveWorker("w")
+	same("after both are gone", true)
+	if len(s.scopes) > 0 {
+		t.Errorf("%v are remembered", s.scopes)
+	}
 }

@@ -109,10 +109,14 @@ func (s *Scheduler) TooLarge(spec *job.Spec) string {
 	}
 	ask := s.names.amount(spec.Resources, 0)
 	var most amount
-	known := false
+	known, whose := false, ""
 	for _, c := range s.cells.all {
 		if c == nil || c.capacity.jobs == 0 {
 			continue // it had jobs when the server started, and has not come back
+		}
+		if !c.worker.Serves(spec.Namespace, spec.Queue) {
+			whose = " that serves its queue"
+			continue
 		}
 		if c.capacity.covers(&ask) {
 			return ""
@@ -123,9 +127,9 @@ func (s *Scheduler) TooLarge(spec *job.Spec) string {
 	if !known {
 		return ""
 	}
-	lacking := "no single worker has all of that"
+	lacking := "no single worker" + whose + " has all of that"
 	if parts := s.lacks(&ask, &most); len(parts) > 0 {
-		lacking = "the largest worker has " + strings.Join(parts, " and ")
+		lacking = "the largest worker" + whose + " has " + strings.Join(parts, " and ")
 	}
 	return fmt.Sprintf("it needs %s, and %s; ask for less, or submit it to a queue that awaits larger workers (`hodei queue set --await-workers`)",
 		describe(spec.Resources), lacking)
@@ -259,8 +263,12 @@ func (s *Scheduler) explainReserved(e *Explanation, l *line, id job.ID, fitting 
 	}
 	r := fitting[0].reserved
 	e.Limit = "reservation"
-	e.Text = fmt.Sprintf("worker %s has room, which is kept for the more urgent job %s; a job that may run for at most %v can go before it",
-		fitting[0].worker.Name, r.job, time.Duration(r.at-nanos(s.now)).Round(time.Second))
+	whose := "job " + r.job.String()
+	if r.line.spec.Namespace != l.spec.Namespace {
+		whose = "job of another namespace" // whose ids are of no concern here
+	}
+	e.Text = fmt.Sprintf("worker %s has room, which is kept for the more urgent %s; a job that may run for at most %v can go before it",
+		fitting[0].worker.Name, whose, time.Duration(r.at-nanos(s.now)).Round(time.Second))
 	e.Advice = "give it a shorter timeout"
 	return true
 }
@@ -358,6 +366,9 @@ func (s *Scheduler) advise(e *Explanation, l *line) string {
 	text := "connect a worker with " + describe(l.shape.resources)
 	if len(labels) > 0 {
 		text += " and the labels " + strings.Join(labels, ", ")
+	}
+	if e.Filters[0].Filter == scopeFilter {
+		text += fmt.Sprintf(", for all queues or for %s/%s", l.class.Namespace, l.class.Queue)
 	}
 	return text
 }

@@ -28,6 +28,7 @@ const (
 )
 
 var filters = [...]filter{
+	{scopeFilter, ofFacts, servesQueue, explainQueue},
 	{"constraints", ofFacts, meetsConstraints, explainConstraints},
 	{"capabilities", ofFacts, isCapable, explainCapabilities},
 	{"taints", ofFacts, toleratesTaints, explainTaints},
@@ -41,10 +42,18 @@ var filters = [...]filter{
 	{"apart", ofRoom, standsApart, explainApart},
 }
 
+// checks are the filters by their kinds: some are asked very often, and the others not at all then.
+var checks = func() (by [ofRoom + 1][]func(*shape, *cell) bool) {
+	for i := range filters {
+		by[filters[i].kind] = append(by[filters[i].kind], filters[i].check)
+	}
+	return by
+}()
+
 // passes reports whether all filters of a kind let a worker take a job.
 func passes(kind filterKind, sh *shape, c *cell) bool {
-	for i := range filters {
-		if f := &filters[i]; f.kind == kind && !f.check(sh, c) {
+	for _, check := range checks[kind] {
+		if !check(sh, c) {
 			return false
 		}
 	}

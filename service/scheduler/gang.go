@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -70,8 +71,13 @@ func (g *gang) need() amount {
 	return sum
 }
 
-// tryGang gives the jobs of a gang their places, until there is none for one of them.
+// tryGang gives the jobs of a gang their places, until there is none for one of them. The largest go first, for small ones fit beside
+// them and not the other way round.
 func (s *Scheduler) tryGang(g *gang) (taken []*Running, all bool) {
+	slices.SortStableFunc(g.lines, func(a, b *line) int {
+		x, y := &a.shape.ask, &b.shape.ask
+		return cmp.Or(cmp.Compare(y.share(&s.whole), x.share(&s.whole)), cmp.Compare(y.cpu, x.cpu), cmp.Compare(y.memory, x.memory))
+	})
 	for _, l := range g.lines {
 		for _, chunk := range l.waiting.chunks {
 			for _, id := range chunk {
@@ -93,6 +99,7 @@ func (s *Scheduler) placeGang(g *gang, plan *Plan) bool {
 		for _, r := range slices.Backward(taken) {
 			s.End(r)
 		}
+		s.missed(g)
 		return false
 	}
 	for _, r := range taken {
@@ -102,4 +109,15 @@ func (s *Scheduler) placeGang(g *gang, plan *Plan) bool {
 		s.started(r, plan)
 	}
 	return true
+}
+
+// missed gives up what was promised to a gang that has not started although all of it is free. A promise counts what the jobs hold
+// together, and not which of them may stand beside which, so it may never come true: the workers would be kept for nobody.
+func (s *Scheduler) missed(g *gang) {
+	for _, r := range slices.Clone(s.reservations) {
+		if r.line.gang == g && r.at <= nanos(s.now) {
+			s.unreserve(r)
+			s.released = len(s.aside) > 0
+		}
+	}
 }

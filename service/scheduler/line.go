@@ -142,7 +142,7 @@ func (s *Scheduler) line(spec *job.Spec, again bool) *line {
 	}
 	s.tidy()
 	l := &line{class: class, spec: asks(spec), rest: rest, node: s.queue(spec.Namespace, spec.Queue)}
-	l.shape = s.shape(spec, l.node.queue.Scoring, rest)
+	l.shape = s.shape(spec, l.node, rest)
 	if p := spec.Placement; p != nil {
 		if l.gate = s.gate(spec.Namespace, p.Concurrency); l.gate != nil {
 			l.gate.lines = append(l.gate.lines, l)

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/job"
@@ -18,6 +17,7 @@ type node struct {
 	limits   job.Limits
 	paused   bool
 	queue    job.Queue // settings that are of queues only
+	scope    scope     // which workers there are for a queue
 	used     amount    // by running jobs, of its children too
 	own      amount    // by running jobs of its own
 	starts   bucket
@@ -64,7 +64,7 @@ func (s *Scheduler) queue(namespace, name string) *node {
 	n := s.queues[key]
 	if n == nil {
 		n = newNode(name, s.namespace(namespace))
-		n.queue = job.DefaultQueueSettings(namespace, name)
+		n.queue, n.scope = job.DefaultQueueSettings(namespace, name), s.scopeOf(namespace, name)
 		s.queues[key] = n
 	}
 	return n
@@ -248,14 +248,21 @@ func (b *bucket) next(now time.Time) time.Time {
 	return now.Add(time.Duration((1-b.tokens)/b.perSecond*float64(time.Second)) + time.Millisecond) // by then there surely is
 }
 
-// regroup puts the waiting jobs of a queue into groups anew: they would choose other workers, or come in another order.
+// regroup puts the jobs of a queue into groups anew: they would choose other workers, or come in another order.
 func (s *Scheduler) regroup(n *node) {
-	for _, g := range slices.Clone(n.groups) {
-		for _, l := range slices.Concat(g.lines.items, g.parked) {
-			s.leaveGroup(l)
-			l.shape = s.shape(l.spec, n.queue.Scoring, l.rest)
-			l.urge()
-			s.joinGroup(l)
+	for _, l := range s.lines {
+		if l.node == n {
+			s.reshape(l)
 		}
+	}
+}
+
+// reshape gives a line the shape that its jobs have by now.
+func (s *Scheduler) reshape(l *line) {
+	s.leaveGroup(l)
+	l.shape = s.shape(l.spec, l.node, l.rest)
+	if l.waiting.size > 0 {
+		l.urge()
+		s.joinGroup(l)
 	}
 }

@@ -70,6 +70,9 @@ func (s *Scheduler) reserve(l *line) {
 				s.extend(r, member.shape)
 			}
 		}
+		if r.at <= nanos(s.now) {
+			return // see missed: it has just been tried
+		}
 	}
 	s.hold(r)
 }

@@ -53,6 +53,7 @@ type Scheduler struct {
 	gates      map[gateKey]*gate
 	gangs      map[gangKey]*gang
 	cells      cells
+	scopes     map[string]int // of how many workers what they serve is part
 	changes    changes
 	whole      amount // what all workers have that are there
 	waiting    int
@@ -93,6 +94,7 @@ func New(options Options) *Scheduler {
 		lines: make(map[Class]*line), tidyAt: idleLines, shapes: make(map[shapeKey]*shape), families: make(map[familyKey]*family),
 		history: history{families: make(map[familyName]*list.Element)},
 		gates:   make(map[gateKey]*gate), gangs: make(map[gangKey]*gang), cells: cells{byID: make(map[job.WorkerID]*cell)},
+		scopes: make(map[string]int),
 	}
 	s.changes.end = 1
 	s.root = newNode("", nil)

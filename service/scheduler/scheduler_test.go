@@ -141,6 +141,7 @@ func TestPlans(t *testing.T) {
 				w.Connected = rapid.IntRange(0, 4).Draw(t, "connected") > 0
 				w.Draining = rapid.IntRange(0, 4).Draw(t, "draining") == 0
 				w.Labels["disk"] = rapid.SampledFrom([]string{"ssd", "hdd"}).Draw(t, "disk")
+				w.Queues = drawScope(t)
 			}))
 		}
 		var jobs []*job.Job
@@ -150,6 +151,7 @@ func TestPlans(t *testing.T) {
 				j.Spec.Constraints = []job.Constraint{{Label: "disk", Operator: job.OperatorIn, Values: []string{"ssd"}}}
 			}
 			j.Spec.Namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
+			j.Spec.Queue = rapid.SampledFrom([]string{"x", "y"}).Draw(t, "queue")
 			jobs = append(jobs, j)
 		}
 		s, plan := place(workers, jobs...)
@@ -185,7 +187,7 @@ func check(t *rapid.T, workers []*job.Worker, jobs []*job.Job, s *scheduler.Sche
 				return false
 			}
 		}
-		return w.Connected && !w.Draining && w.Slots > 0 && free[w.ID].Covers(j.Spec.Resources)
+		return serves(w, j.Spec) && w.Connected && !w.Draining && w.Slots > 0 && free[w.ID].Covers(j.Spec.Resources)
 	}
 	for _, p := range plan.Placements {
 		j, w := byID[p.Job], left[p.Worker]
@@ -275,4 +277,17 @@ func TestWaitingJobsAreASet(t *testing.T) {
 			t.Fatalf("%d of %d placed, %d left", len(plan.Placements), len(expected), s.Len())
 		}
 	})
+}
+
+// Settings that change what a shape is are taken in by queues of which a pass has left no job, and by those that have had some before.
+func TestQueueWithoutJobsIsGroupedAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(scheduler.Options{Work: 1}, worker("a", 4000, nil), worker("b", 4000, nil))
+	w.add(cpu(1000))
+	full := w.place()[2:]
+	w.queue("default", func(q *job.Queue) { q.Scoring.Spread = true })
+	w.add(cpu(1000))
+	if got := w.place()[2:]; got == full {
+		t.Errorf("in a queue that spreads its jobs both went to %s", got)
+	}
 }

@@ -14,6 +14,7 @@ import (
 // shape is what jobs ask of a worker. All jobs of a shape would choose the same worker, so it keeps the best ones at hand: those are
 // looked at again only when they have changed, and all workers only when none of the best is left.
 type shape struct {
+	scope       scope
 	ask         amount // for one job
 	resources   job.Resources
 	constraints []job.Constraint
@@ -100,6 +101,7 @@ func (f *family) count(c *cell, n int) {
 
 // shapeKey is what shapes differ in.
 type shapeKey struct {
+	scope               scope
 	milliCPU, memoryMiB int32
 	scoring             job.Scoring
 	rest                string // extras, constraints and what is in a Placement; empty for most
@@ -142,12 +144,12 @@ func writeConstraint(b *strings.Builder, c *job.Constraint) {
 }
 
 // shape returns the shape of a spec's jobs in a queue.
-func (s *Scheduler) shape(spec *job.Spec, scoring job.Scoring, rest string) *shape {
-	key := shapeKey{spec.Resources.MilliCPU, spec.Resources.MemoryMiB, scoring, rest}
+func (s *Scheduler) shape(spec *job.Spec, n *node, rest string) *shape {
+	key := shapeKey{n.scope, spec.Resources.MilliCPU, spec.Resources.MemoryMiB, n.queue.Scoring, rest}
 	if sh := s.shapes[key]; sh != nil {
 		return sh
 	}
-	sh := &shape{ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
+	sh := &shape{scope: n.scope, ask: s.names.amount(spec.Resources, 1), resources: spec.Resources, constraints: spec.Constraints}
 	if p := spec.Placement; p != nil {
 		sh.affinities, sh.tolerations, sh.requires = p.Affinities, p.Tolerations, p.Requires
 		sh.spread, sh.apart = s.family(spec, p.Spread), s.family(spec, p.Apart)
@@ -157,7 +159,7 @@ func (s *Scheduler) shape(spec *job.Spec, scoring job.Scoring, rest string) *sha
 			}
 		}
 	}
-	sh.scorers = scorersFor(sh, &scoring)
+	sh.scorers = scorersFor(sh, &n.queue.Scoring)
 	s.shapes[key] = sh
 	return sh
 }

@@ -58,7 +58,7 @@ func TestThreadThatMayHaveStrayedIsNotUsedAgain(t *testing.T) {
 // Looking as a user gives no more rights than the user has, and the thread has its own again afterwards.
 func TestLookAs(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Fatal("only root can look as another user: run this test as root")
+		t.Skip("only root can look as another user")
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

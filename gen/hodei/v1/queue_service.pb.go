@@ -391,7 +391,9 @@ type Namespace struct {
 	// Output only. The part that its weight gives it now, among the namespaces that hold something or wait for it.
 	Due float64 `protobuf:"fixed64,8,opt,name=due,proto3" json:"due,omitempty"`
 	// Output only. Somebody has set it; else it is there because jobs have named it.
-	Customized    bool `protobuf:"varint,9,opt,name=customized,proto3" json:"customized,omitempty"`
+	Customized bool `protobuf:"varint,9,opt,name=customized,proto3" json:"customized,omitempty"`
+	// The queue in which its jobs wait that name none; "default" when not set.
+	DefaultQueue  string `protobuf:"bytes,10,opt,name=default_queue,json=defaultQueue,proto3" json:"default_queue,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -487,6 +489,13 @@ func (x *Namespace) GetCustomized() bool {
 		return x.Customized
 	}
 	return false
+}
+
+func (x *Namespace) GetDefaultQueue() string {
+	if x != nil {
+		return x.DefaultQueue
+	}
+	return ""
 }
 
 // ListQueuesRequest asks for a page.
@@ -1424,7 +1433,7 @@ const file_hodei_v1_queue_service_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00H\x02R\x05price\x88\x01\x01B\a\n" +
 	"\x05_loadB\v\n" +
 	"\t_affinityB\b\n" +
-	"\x06_price\"\xd0\x02\n" +
+	"\x06_price\"\xa5\x03\n" +
 	"\tNamespace\x12?\n" +
 	"\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12(\n" +
 	"\x06weight\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x00R\x06weight\x88\x01\x01\x12(\n" +
@@ -1436,7 +1445,9 @@ const file_hodei_v1_queue_service_proto_rawDesc = "" +
 	"\x03due\x18\b \x01(\x01R\x03due\x12\x1e\n" +
 	"\n" +
 	"customized\x18\t \x01(\bR\n" +
-	"customizedB\t\n" +
+	"customized\x12S\n" +
+	"\rdefault_queue\x18\n" +
+	" \x01(\tB.\xbaH+\xd8\x01\x01r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\fdefaultQueueB\t\n" +
 	"\a_weight\"y\n" +
 	"\x11ListQueuesRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +

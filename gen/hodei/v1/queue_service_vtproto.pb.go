@@ -345,6 +345,13 @@ func (m *Namespace) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.DefaultQueue) > 0 {
+		i -= len(m.DefaultQueue)
+		copy(dAtA[i:], m.DefaultQueue)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.DefaultQueue)))
+		i--
+		dAtA[i] = 0x52
+	}
 	if m.Customized {
 		i--
 		if m.Customized {
@@ -1358,6 +1365,10 @@ func (m *Namespace) SizeVT() (n int) {
 	}
 	if m.Customized {
 		n += 2
+	}
+	l = len(m.DefaultQueue)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -2626,6 +2637,38 @@ func (m *Namespace) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Customized = bool(v != 0)
+		case 10:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DefaultQueue", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.DefaultQueue = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -104,7 +104,7 @@ type Worker struct {
 	Capacity *Resources `protobuf:"bytes,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	// What is reserved by the jobs that it has.
 	Reserved *Resources `protobuf:"bytes,6,opt,name=reserved,proto3" json:"reserved,omitempty"`
-	// The jobs that it has.
+	// The jobs that it has, of the namespaces in which the caller may read jobs.
 	JobIds []string `protobuf:"bytes,7,rep,name=job_ids,json=jobIds,proto3" json:"job_ids,omitempty"`
 	// CPU in use on the machine, in thousandths of a CPU, from the last heartbeat.
 	UsedMilliCpu int32 `protobuf:"varint,8,opt,name=used_milli_cpu,json=usedMilliCpu,proto3" json:"used_milli_cpu,omitempty"`
@@ -124,8 +124,13 @@ type Worker struct {
 	Capabilities []string `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// When a SUSPENDED worker is tried again.
 	SuspendEndTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=suspend_end_time,json=suspendEndTime,proto3" json:"suspend_end_time,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The queues whose jobs alone it gets, as "namespace/queue" or "namespace/*", without those of namespaces that the caller may not see.
+	// The token says so with which its agent has enrolled.
+	Queues []string `protobuf:"bytes,17,rep,name=queues,proto3" json:"queues,omitempty"`
+	// It gets the jobs of certain queues only, although the caller may see none of these; else it gets those of all.
+	Bound         bool `protobuf:"varint,18,opt,name=bound,proto3" json:"bound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -268,6 +273,20 @@ func (x *Worker) GetSuspendEndTime() *timestamppb.Timestamp {
 		return x.SuspendEndTime
 	}
 	return nil
+}
+
+func (x *Worker) GetQueues() []string {
+	if x != nil {
+		return x.Queues
+	}
+	return nil
+}
+
+func (x *Worker) GetBound() bool {
+	if x != nil {
+		return x.Bound
+	}
+	return false
 }
 
 // ListWorkersRequest asks for a page.
@@ -586,7 +605,7 @@ var File_hodei_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\xe3\x05\n" +
+	"\x1dhodei/v1/worker_service.proto\x12\bhodei.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chodei/policy/v1/policy.proto\x1a\x12hodei/v1/job.proto\"\x91\x06\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -604,7 +623,9 @@ const file_hodei_v1_worker_service_proto_rawDesc = "" +
 	"\x06taints\x18\r \x03(\tR\x06taints\x12%\n" +
 	"\x0esuspend_reason\x18\x0e \x01(\tR\rsuspendReason\x12\"\n" +
 	"\fcapabilities\x18\x10 \x03(\tR\fcapabilities\x12D\n" +
-	"\x10suspend_end_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x0esuspendEndTime\x1a9\n" +
+	"\x10suspend_end_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x0esuspendEndTime\x12\x16\n" +
+	"\x06queues\x18\x11 \x03(\tR\x06queues\x12\x14\n" +
+	"\x05bound\x18\x12 \x01(\bR\x05bound\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +

@@ -32,7 +32,6 @@ func TestLines(t *testing.T) {
 	want = `{"seq":2,"time":"2026-03-01T12:00:00.005Z","actor":"user/ada","credential":"certificate:00ff","address":"[::1]:5","action":"a/B",` +
 		`"namespace":"n","targets":["job_1","job_2"],"outcome":"ok","details":{"a":"1","z":"\"\\é\u000a\u001b\u009b\u202e"},"prev":"` +
 		fmt.Sprintf("%x", hash[:]) + `"}`
-	want = strings.ReplaceAll(want, `z":"""\`, `z":"\"\\`)
 	if seq != 2 || string(second) != want {
 		t.Errorf("got %d\n%s\nwant\n%s", seq, second, want)
 	}
@@ -139,12 +138,35 @@ func TestOnlyWhatTheServerWritesIsARecord(t *testing.T) {
 	c.Append(chain.Entry{}, noon)
 	_, third := c.Append(chain.Entry{Actor: "user/ada", Action: "a", Targets: []string{"/"}, Outcome: chain.OK}, noon)
 	for _, edit := range [][2]string{
-		{`{"seq"`, `{ "seq"`}, {`"seq":1`, `"seq":01`}, {`"seq":1`, `"seq":1.0`}, {`"seq":1`, `"seq":0`}, {`"seq":1`, `"seq":1,"seq":1`},
-		{`"seq":1`, `"Seq":1`}, {`"seq":1`, `"seq":-1`}, {`.005Z`, `.0050Z`}, {`.005Z`, `,005Z`}, {`.005Z`, `.005z`}, {`Z"`, `+00:00"`},
-		{`user`, `\u0075ser`}, {`user/`, `user\/`}, {`"outcome":"ok"`, `"outcome":"ok","x":1`}, {`"outcome":"ok"`, `"outcome":"ok","reason":""`},
-		{`"outcome":"ok"`, `"outcome":"ok","targets":[]`}, {`"a":"b","c":"d"`, `"c":"d","a":"b"`}, {`"a":"b"`, `"a":"x","a":"b"`}, {`"ok"`, `null`},
-		{`"prev":"0`, `"prev":"`}, {`"}`, `"} `}, {`"}`, `"}` + "\r"}, {`"}`, `"}{}`}, {`"user/ada"`, `"` + strings.Repeat("x", 161) + `"`}, {`ada`, "a\xffa"},
-		{string(line), ""}, {string(line), "null"}, {string(line), "[]"}, {string(line), strings.Repeat("[", 10_000)},
+		{`{"seq"`, `{ "seq"`},
+		{`"seq":1`, `"seq":01`},
+		{`"seq":1`, `"seq":1.0`},
+		{`"seq":1`, `"seq":0`},
+		{`"seq":1`, `"seq":1,"seq":1`},
+		{`"seq":1`, `"Seq":1`},
+		{`"seq":1`, `"seq":-1`},
+		{`.005Z`, `.0050Z`},
+		{`.005Z`, `,005Z`},
+		{`.005Z`, `.005z`},
+		{`Z"`, `+00:00"`},
+		{`user`, `\u0075ser`},
+		{`user/`, `user\/`},
+		{`"outcome":"ok"`, `"outcome":"ok","x":1`},
+		{`"outcome":"ok"`, `"outcome":"ok","reason":""`},
+		{`"outcome":"ok"`, `"outcome":"ok","targets":[]`},
+		{`"a":"b","c":"d"`, `"c":"d","a":"b"`},
+		{`"a":"b"`, `"a":"x","a":"b"`},
+		{`"ok"`, `null`},
+		{`"prev":"0`, `"prev":"`},
+		{`"}`, `"} `},
+		{`"}`, `"}` + "\r"},
+		{`"}`, `"}{}`},
+		{`"user/ada"`, `"` + strings.Repeat("x", 161) + `"`},
+		{`ada`, "a\xffa"},
+		{string(line), ""},
+		{string(line), "null"},
+		{string(line), "[]"},
+		{string(line), strings.Repeat("[", 10_000)},
 	} {
 		edited := strings.Replace(string(line), edit[0], edit[1], 1)
 		if edited == string(line) {

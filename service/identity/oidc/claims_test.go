@@ -38,7 +38,7 @@ func checkClaims(t interface {
 		t.Fatalf("the name %q gives no URI: %v", c.Name, err)
 	}
 	p, err := identity.PrincipalOf(&x509.Certificate{URIs: []*url.URL{parsed}})
-	if err != nil || p != (identity.Principal{Kind: identity.User, Name: c.Name}) {
+	if err != nil || p.String() != "user/"+c.Name {
 		t.Fatalf("a certificate for %q is of %v (error %v)", c.Name, p, err)
 	}
 }

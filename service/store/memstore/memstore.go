@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -246,28 +248,27 @@ func (s *Store) Record(_ context.Context, kind, key string) (value []byte, err e
 }
 
 // ListRecords implements store.Records.
-func (s *Store) ListRecords(_ context.Context, kind string) (out []store.Record, err error) {
-	err = s.read(func() {
-		for key, value := range s.records {
-			if key[0] == kind {
-				out = append(out, store.Record{Kind: kind, Key: key[1], Value: slices.Clone(value)})
-			}
-		}
-	})
-	slices.SortFunc(out, func(a, b store.Record) int { return cmp.Compare(a.Key, b.Key) })
-	return out, err
+func (s *Store) ListRecords(ctx context.Context, kind string) ([]store.Record, error) {
+	return s.PageRecords(ctx, kind, store.RecordPage{Limit: math.MaxInt})
 }
 
 // PageRecords implements store.Records.
-func (s *Store) PageRecords(ctx context.Context, kind string, page store.RecordPage) ([]store.Record, error) {
-	all, err := s.ListRecords(ctx, kind)
+func (s *Store) PageRecords(_ context.Context, kind string, page store.RecordPage) (out []store.Record, err error) {
+	order := strings.Compare
 	if page.Descending {
-		slices.Reverse(all)
+		order = func(a, b string) int { return strings.Compare(b, a) }
 	}
-	if page.After != "" {
-		all = slices.DeleteFunc(all, func(r store.Record) bool {
-			return page.Descending && r.Key >= page.After || !page.Descending && r.Key <= page.After
-		})
-	}
-	return all[:min(len(all), max(page.Limit, 0))], err
+	err = s.read(func() {
+		var keys []string
+		for key := range s.records {
+			if key[0] == kind && (page.After == "" || order(page.After, key[1]) < 0) {
+				keys = append(keys, key[1])
+			}
+		}
+		slices.SortFunc(keys, order)
+		for _, key := range keys[:min(len(keys), max(page.Limit, 0))] {
+			out = append(out, store.Record{Kind: kind, Key: key, Value: slices.Clone(s.records[[2]string{kind, key}])})
+		}
+	})
+	return out, err
 }
