@@ -12,6 +12,7 @@ var small = map[string][]string{
 	"jobs": {"--jobs", "3000"}, "submit": {"--jobs", "200"}, "exec": {"--jobs", "50"}, "latency": {"--jobs", "3"},
 	"sched": {"--workers", "20", "--jobs", "2000"}, "queue": {"--jobs", "3000"}, "agents": {"--agents", "3", "--duration", "1s"}, "recovery": {"--kills", "2"}, "store": {"--jobs", "3000"},
 	"logs": {"--streams", "5", "--lines-per-minute", "600", "--duration", "1s", "--idle-lines", "5", "--long-lines", "2000", "--throughput", "1s"},
+	"auth": {"--duration", "300ms"},
 }
 
 // Every command of docs/benchmarks.md runs, and prints the figures that the document shows as one JSON object on the last

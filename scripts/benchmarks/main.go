@@ -110,6 +110,15 @@ var measurements = []measurement{
 		{name: "20 namespaces, largest deviation from a weight", path: "fairness.largest_deviation", format: "%.3f", goal: "at most 0.05"},
 		{name: "workers needed beyond first fit decreasing", path: "packing.excess", format: "%.3f", goal: "at most 0.05"},
 	}},
+	{"Proofs of identity", []string{"auth"}, []figure{
+		{name: "full mutual handshakes a second", path: "handshakes_per_second", format: "%.0f"},
+		{name: "the same with Go's crypto/tls at both ends, a second", path: "go_handshakes_per_second", format: "%.0f"},
+		{name: "ratio", path: "handshake_ratio", format: "%.2f", goal: "at least 0.80"},
+		{name: "server's CPU us a handshake", path: "server_cpu_us_per_handshake", format: "%.0f"},
+		{name: "new connections with one call each, a second", path: "connections_per_second", format: "%.0f"},
+		{name: "a call that anybody may make, p50 us", path: "open_call_p50_us", format: "%.0f"},
+		{name: "one that needs a permission, p50 us", path: "known_call_p50_us", format: "%.0f"},
+	}},
 	{"The embedded store alone", []string{"store"}, storeFigures()},
 	{"The PostgreSQL store alone", []string{"store", "--store", postgres}, storeFigures()},
 }

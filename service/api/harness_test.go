@@ -57,7 +57,7 @@ type quiet struct{ silent }
 func (quiet) LogBytes(int)      {}
 func (quiet) OutputRefused(int) {}
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	db, logger := memstore.New(), slog.New(slog.DiscardHandler)
 	records := &written{Store: db}
