@@ -32,7 +32,7 @@ const (
 
 // Bounds for what an attack may cost the server.
 const (
-	mostMemory = 512 << 20 // beyond what it had before, at any time; the race detector multiplies it
+	mostMemory = 1 << 30 // beyond what it had before, at any time; the race detector multiplies it
 	// An attack may cost the server so many times the processor time that it costs the attacker, and some more.
 	mostTimesWork, mostWork = 20, 20 * time.Second
 )
