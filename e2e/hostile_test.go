@@ -205,7 +205,7 @@ func TestHostileFrames(t *testing.T) {
 				return err
 			}
 			return p.frames.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel)
-		}), []string{calm}},
+		}), []string{calm, "closed"}},
 		{"a header without end", flood(100_000, func(p *peer, i int) error {
 			if i == 0 {
 				return p.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(list...)})
@@ -218,14 +218,14 @@ func TestHostileFrames(t *testing.T) {
 			}
 			return p.frames.WriteContinuation(1, false, nil)
 		}), []string{calm, "closed"}}, // closed by the clock where the machine is slow
-		{"settings", flood(100_000, func(p *peer, _ int) error { return p.frames.WriteSettings() }), []string{calm}},
-		{"pings", flood(100_000, func(p *peer, _ int) error { return p.frames.WritePing(false, [8]byte{}) }), []string{calm}},
+		{"settings", flood(100_000, func(p *peer, _ int) error { return p.frames.WriteSettings() }), []string{calm, "closed"}},
+		{"pings", flood(100_000, func(p *peer, _ int) error { return p.frames.WritePing(false, [8]byte{}) }), []string{calm, "closed"}},
 		{"empty data", flood(100_000, func(p *peer, i int) error {
 			if i == 0 {
 				return p.open(1, false, request(session, "content-type", "application/grpc+proto")...)
 			}
 			return p.frames.WriteData(1, false, nil)
-		}), []string{calm}},
+		}), []string{calm, "closed"}},
 		{"a header byte by byte", slowly(0, 1, 0, byte(http2.FrameHeaders), 4, 0, 0, 0, 1), []string{"closed"}},
 		{"a ping byte by byte", slowly(0, 1, 0, 0x77, 0, 0, 0, 0, 0), []string{"closed"}},
 		{"nothing after the handshake", func(w *world) string {
