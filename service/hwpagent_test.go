@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -106,7 +107,9 @@ type hwpStream struct {
 	stream hwpv1connect.WorkerServiceConnectClientStream
 
 	sending sync.Mutex
-	mu      sync.Mutex
+	beats   int // frames with a heartbeat that were sent; each is answered once
+
+	mu sync.Mutex
 	heard
 }
 
@@ -175,6 +178,9 @@ func (s *hwpStream) listen() {
 func (s *hwpStream) send(frame *hwpv1.ConnectRequest) {
 	s.sending.Lock()
 	defer s.sending.Unlock()
+	if slices.ContainsFunc(frame.GetMessages(), func(m *hwpv1.AgentMessage) bool { return m.GetHeartbeat() != nil }) {
+		s.beats++
+	}
 	_ = s.stream.Send(frame)
 }
 
@@ -213,9 +219,11 @@ func (s *hwpStream) ends(why string) error {
 // settle waits until everything that was said has been taken in: the answer to a heartbeat comes after it.
 func (s *hwpStream) settle() {
 	s.t.Helper()
-	before := s.know().heartbeats
 	s.say(heartbeat())
-	s.await("a heartbeat", func(h *heard) bool { return h.heartbeats > before })
+	s.sending.Lock()
+	beats := s.beats
+	s.sending.Unlock()
+	s.await("a heartbeat", func(h *heard) bool { return h.heartbeats >= beats })
 }
 
 // attempt waits for the assignment of a job, and returns its fencing token.
