@@ -9,9 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/hodei-jobs/hodei/service/audit/chain"
+	"github.com/hodei-jobs/hodei/service/durable"
 )
 
 // checkpointFile is the path of a file to which lines of checkpoints are only ever appended, so that it may lie where nothing else is
@@ -52,7 +52,7 @@ func (f checkpointFile) append(line []byte) (err error) {
 		return fmt.Errorf("syncing the file of checkpoints: %w", err)
 	}
 	if errors.Is(missing, fs.ErrNotExist) {
-		return syncFolder(filepath.Dir(string(f)))
+		return durable.SyncFolder(filepath.Dir(string(f)))
 	}
 	return nil
 }
@@ -102,19 +102,4 @@ func regular(file *os.File) (int64, error) {
 		return 0, fmt.Errorf("%s is not a file to which checkpoints could be appended", file.Name())
 	}
 	return info.Size(), nil
-}
-
-// syncFolder makes a new file survive the loss of power.
-func syncFolder(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // folders cannot be synced there, and need not be
-	}
-	folder, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	return nil
 }

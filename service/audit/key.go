@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/hodei-jobs/hodei/service/durable"
 )
 
 // Files of the key in its folder, and their PEM types.
@@ -43,7 +45,7 @@ func OpenKey(dir string) (ed25519.PrivateKey, error) {
 	if there, err := os.ReadFile(publicPath); err == nil && bytes.Equal(there, public) {
 		return key, nil
 	}
-	return key, writeFile(publicPath, public, 0o644)
+	return key, durable.WriteFile(publicPath, public, 0o644)
 }
 
 func publicPEM(key crypto.PublicKey) []byte {
@@ -89,21 +91,5 @@ func makeKey(path, publicPath string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeFile(path, pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), 0o600)
-}
-
-// writeFile writes a file so that after a crash it is there whole, as it was before, or not at all.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // made with mode 0600
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	_, err = temp.Write(data)
-	if err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(temp.Name()))
-	}
-	return syncFolder(filepath.Dir(path))
+	return key, durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), 0o600)
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+
+	"github.com/hodei-jobs/hodei/service/durable"
 )
 
 // PEM types.
@@ -20,9 +22,6 @@ const (
 	pemECKey       = "EC PRIVATE KEY"
 )
 
-// newFiles is the pattern of files that are being written.
-const newFiles = ".new-*"
-
 // openFolder makes the folder, closes it to others, and removes what a crash left of files that were being written.
 func openFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -31,7 +30,7 @@ func openFolder(dir string) error {
 	if err := tighten(dir, 0o700); err != nil {
 		return err
 	}
-	rest, err := filepath.Glob(filepath.Join(dir, newFiles))
+	rest, err := filepath.Glob(filepath.Join(dir, durable.Unfinished))
 	if err != nil {
 		return fmt.Errorf("looking for unfinished files in %s: %w", dir, err)
 	}
@@ -85,7 +84,7 @@ func (a *Authority) rename(from, to string) error {
 		if err := os.Rename(a.path(from), path); err != nil {
 			return err
 		}
-		return syncFolder(a.dir)
+		return durable.SyncFolder(a.dir)
 	})
 }
 
@@ -113,42 +112,7 @@ func writePEM(path, kind string, ders ...[]byte) error {
 	for _, der := range ders {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
 	}
-	return writeFile(path, text)
-}
-
-// writeFile writes a file so that after a crash it is there whole, as it was before, or not at all.
-func writeFile(path string, data []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), newFiles) // made with mode 0600
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	_, err = temp.Write(data)
-	if err == nil {
-		err = temp.Sync()
-	}
-	err = errors.Join(err, temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(temp.Name()))
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-// syncFolder makes a rename survive the loss of power.
-func syncFolder(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // folders cannot be synced there, and need not be
-	}
-	folder, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	return nil
+	return durable.WriteFile(path, text, 0o600)
 }
 
 // load reads a certificate and its key. The error is os.ErrNotExist when the certificate is not there.

@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/hodei-jobs/hodei/service/durable"
 )
 
 const (
@@ -93,7 +95,7 @@ func writeSigningKeys(path string, keys []*signingKey) error {
 			return err
 		}
 	}
-	return writeFile(path, text.Bytes())
+	return durable.WriteFile(path, text.Bytes(), 0o600)
 }
 
 // jwk is a public key as RFC 8037 has it.
