@@ -167,6 +167,32 @@ func TestTokenForOneAgent(t *testing.T) {
 	}
 }
 
+// What was refused did not happen: the trail says that it was denied, and nothing else.
+func TestRefusedEnrolmentsInTheTrail(t *testing.T) {
+	t.Parallel()
+	s := start(t, Config{DiskReserve: -1}).Server
+	secret, _, err := s.CreateAgentToken(t.Context(), time.Nanosecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := new(rawAgent)
+	for _, token := range []string{secret, "hat_x", ""} {
+		_, err := a.client(t, s).Enroll(t.Context(), &hwpv1.EnrollRequest{Token: token, CsrDer: a.request(t), Name: "x"})
+		if connect.CodeOf(err) != connect.CodeUnauthenticated {
+			t.Errorf("%q: %v", token, err)
+		}
+	}
+	records, _, err := s.trail.List(t.Context(), audit.Filter{Action: "hwp.v1.WorkerService/Enroll"}, 0, 10, true)
+	if err != nil || len(records) != 3 {
+		t.Fatalf("%d records: %v", len(records), err)
+	}
+	for _, r := range records {
+		if r.Outcome != "denied" || r.Reason == "" {
+			t.Errorf("the record is %+v", r)
+		}
+	}
+}
+
 // An agent's wishes for certificates are answered on its stream; a flood of them is answered with the newest.
 func TestCertificatesOverTheStream(t *testing.T) {
 	t.Parallel()

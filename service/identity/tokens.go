@@ -212,10 +212,6 @@ func (t *Tokens) redeem(ctx context.Context, secret string, use func(Token) (sto
 		return fmt.Errorf("the record of a token is damaged: %w", err)
 	}
 	if !t.now().Before(token.Expires) {
-		token.UsesLeft = 0
-		if err := t.write(ctx, key, &token); err != nil {
-			return err
-		}
 		return refused(fmt.Sprintf("the token expired on %s", token.Expires.UTC().Format(time.RFC3339)))
 	}
 	record, err := use(token)

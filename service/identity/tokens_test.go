@@ -137,11 +137,9 @@ func TestTokenExpires(t *testing.T) {
 		t.Fatalf("in the last nanosecond: %v", err)
 	}
 	now.advance(1)
-	wantRefused(t, redeem(t.Context(), tokens, secret), "expired on 2031-05-17T09:31:00Z")
-	if db.count(t, tokenRecord) != 0 {
-		t.Error("the expired token is still stored")
+	for range 2 { // nothing is written: what is refused changes nothing
+		wantRefused(t, redeem(t.Context(), tokens, secret), "expired on 2031-05-17T09:31:00Z")
 	}
-	wantRefused(t, redeem(t.Context(), tokens, secret), "not known here")
 }
 
 func TestCreateForgetsExpired(t *testing.T) {
