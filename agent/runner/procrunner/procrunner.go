@@ -236,6 +236,7 @@ type process struct {
 	orphans *orphans
 	adopts  bool
 	done    chan struct{} // closed when nothing of the step runs
+	ending  sync.RWMutex  // held for reading while the step's processes are looked for and signalled, and to close done
 
 	mu      sync.Mutex
 	stopped bool
@@ -251,16 +252,33 @@ func (p *process) Stop(force bool) {
 		p.forced = true
 		go p.terminate()
 	case !force && !p.stopped && !p.forced:
-		for _, pid := range p.scope.pids() {
-			_ = unix.Kill(pid, unix.SIGTERM) // it may have ended meanwhile
-		}
+		p.whileItRuns(func() {
+			for _, pid := range p.scope.pids() {
+				_ = unix.Kill(pid, unix.SIGTERM) // it may have ended meanwhile
+			}
+		})
 		go p.escalate()
 	}
 	p.stopped = true
 }
 
 // Has implements runner.Process.
-func (p *process) Has(pid int) bool { return slices.Contains(p.scope.pids(), pid) }
+func (p *process) Has(pid int) (has bool) {
+	p.whileItRuns(func() { has = slices.Contains(p.scope.pids(), pid) })
+	return has
+}
+
+// whileItRuns calls f unless the step has ended, and Wait does not return before f has: by then what was the step's, its control group or
+// the number of a process, can be the next step's.
+func (p *process) whileItRuns(f func()) {
+	p.ending.RLock()
+	defer p.ending.RUnlock()
+	select {
+	case <-p.done:
+	default:
+		f()
+	}
+}
 
 func (p *process) escalate() {
 	timer := time.NewTimer(p.grace)
@@ -272,20 +290,16 @@ func (p *process) escalate() {
 	}
 }
 
-func (p *process) terminate() {
-	select {
-	case <-p.done:
-	default:
-		p.scope.kill()
-	}
-}
+func (p *process) terminate() { p.whileItRuns(p.scope.kill) }
 
 // Wait implements runner.Process.
 func (p *process) Wait() runner.Result {
 	status, usage, err := p.first.wait()
 	p.orphans.forget(p.first.pid)
 	p.scope.kill()
+	p.ending.Lock()
 	close(p.done)
+	p.ending.Unlock()
 	p.output.finish()
 	result := runner.Result{ExitCode: runner.ExitFailure, OOMKilled: p.scope.oomKilled()}
 	p.scope.close()
