@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -108,5 +109,19 @@ func TestChangedExportsAreFound(t *testing.T) {
 		if (r.code == 0) != (c.want == "") || !strings.Contains(r.stdout+r.stderr, c.want) {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+}
+
+// The trail is verified without this program, as the document says.
+func TestAuditAsTheDocumentVerifiesIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, name := range []string{"A", "B", "C"} {
+		w.setSecret(name, "a value of many letters")
+	}
+	out := shell(t, w.env(), strings.Join(shellBlocks(t, "docs/audit.md", "Verify"), "\nsed -n 3p export.jsonl\n"))
+	hash := regexp.MustCompile(`(?m)^([0-9a-f]{64})  -$`).FindStringSubmatch(out)
+	if hash == nil || !strings.Contains(out, `"prev":"`+hash[1]+`"`) || !strings.Contains(out, "Signature Verified Successfully") {
+		t.Errorf("the commands printed %s", out)
 	}
 }
