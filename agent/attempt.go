@@ -267,7 +267,14 @@ func (t *attempt) startStep(i int, step *hwpv1.Step) (runner.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.agent.config.Runner.Start(t.command(i, step, secrets))
+	t.writers = [2]*streamWriter{}
+	return t.agent.config.Runner.Start(&runner.Command{
+		Argv:             step.GetArgv(),
+		Prepare:          func(c *runner.Command) error { return t.prepare(c, i, step, secrets) },
+		Terminal:         terminal(step),
+		Grace:            cmp.Or(time.Duration(step.GetGrace()), defaultGrace),
+		MemoryLimitBytes: int64(t.assign.GetReserved().GetMemoryMib()) << 20,
+	})
 }
 
 // started makes the process known to stop, which may have been called while it was being started.
@@ -356,31 +363,21 @@ func outcomeOfResult(r *runner.Result) *hwpv1.Outcome {
 // defaultGrace is the time between SIGTERM and SIGKILL when the server does not say.
 const defaultGrace = 10 * time.Second
 
-// command makes what the runner starts.
-func (t *attempt) command(i int, step *hwpv1.Step, secrets []string) runner.Command {
-	t.writers = [2]*streamWriter{}
-	return runner.Command{
-		Argv: step.GetArgv(),
-		Prepare: func(c *runner.Command) (err error) {
-			c.ID = fmt.Sprintf("%s-%d-%d", t.ref.GetJobId(), t.ref.GetAttempt(), i)
-			if c.Dir = step.GetWorkingDir(); c.Dir == "" || t.agent.config.users.ranged() {
-				if err = t.makeWork(); err != nil {
-					return err
-				}
-				c.Dir = cmp.Or(c.Dir, t.work.path)
-			}
-			c.Env, c.User = append(t.environment(i, step), secrets...), t.user()
-			index := int32(i)
-			for n, stream := range [...]hwpv1.LogStream{hwpv1.LogStream_LOG_STREAM_STDOUT, hwpv1.LogStream_LOG_STREAM_STDERR} {
-				t.writers[n] = &streamWriter{attempt: t, step: index, stream: stream}
-			}
-			c.Stdout, c.Stderr = t.writers[0], t.writers[1]
-			return nil
-		},
-		Terminal:         terminal(step),
-		Grace:            cmp.Or(time.Duration(step.GetGrace()), defaultGrace),
-		MemoryLimitBytes: int64(t.assign.GetReserved().GetMemoryMib()) << 20,
+// prepare fills in what a step that really starts needs.
+func (t *attempt) prepare(c *runner.Command, i int, step *hwpv1.Step, secrets []string) error {
+	c.ID = fmt.Sprintf("%s-%d-%d", t.ref.GetJobId(), t.ref.GetAttempt(), i)
+	if c.Dir = step.GetWorkingDir(); c.Dir == "" || t.agent.config.users.ranged() {
+		if err := t.makeWork(); err != nil {
+			return err
+		}
+		c.Dir = cmp.Or(c.Dir, t.work.path)
 	}
+	c.Env, c.User = append(t.environment(i, step), secrets...), t.user()
+	for n, stream := range [...]hwpv1.LogStream{hwpv1.LogStream_LOG_STREAM_STDOUT, hwpv1.LogStream_LOG_STREAM_STDERR} {
+		t.writers[n] = &streamWriter{attempt: t, step: int32(i), stream: stream}
+	}
+	c.Stdout, c.Stderr = t.writers[0], t.writers[1]
+	return nil
 }
 
 // terminal is what a step runs on; nil: none.

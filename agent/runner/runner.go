@@ -9,8 +9,8 @@ import (
 
 // Runner starts steps. Its methods may be called from several goroutines at once.
 type Runner interface {
-	// Start starts a step. An error is a *StartError; then nothing runs.
-	Start(Command) (Process, error)
+	// Start starts a step, and keeps no hold of the command. An error is a *StartError; then nothing runs.
+	Start(*Command) (Process, error)
 	// Recover ends what a former life of the agent has left behind.
 	Recover() error
 }

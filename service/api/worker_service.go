@@ -54,6 +54,7 @@ func showWorker(ctx context.Context, w *job.Worker) *hodeiv1.Worker {
 			p.JobIds = append(p.JobIds, held.ID.String())
 		}
 	}
+	slices.Sort(p.JobIds)
 	return p
 }
 

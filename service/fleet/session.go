@@ -241,6 +241,9 @@ func (s *Session) disownSilent(reports []orchestrator.Report) (silent []store.Lo
 	for i := range reports {
 		if ref := logRef(reports[i].Ref); reports[i].Silent && s.owned[ref] == reports[i].Ref {
 			delete(s.owned, ref)
+			if silent == nil {
+				silent = make([]store.LogRef, 0, len(reports)-i)
+			}
 			silent = append(silent, ref)
 		}
 	}

@@ -17,8 +17,8 @@ type Job struct {
 	ID          ID
 	Spec        *Spec // with defaults filled in; never changes
 	State       State
-	Cause       Cause // set when State is terminal
 	Attempt     int32 // the current or last attempt, from 1; 0 before the first
+	Cause       Cause // set when State is terminal
 	Epoch       uint64
 	Worker      WorkerID     // of the current or last attempt
 	Steps       []StepStatus // of the current or last attempt, one for each step of the spec
@@ -28,13 +28,13 @@ type Job struct {
 	NextAttempt time.Time // when a Delayed job may start
 	Revision    int32     // grows with every change
 	Silent      bool      // the last attempt has ended without having written anything: its log is empty
+	Preempting  bool      // the present attempt was asked to make room for a more urgent job
 	Cancel      CancelRequest
 	Masked      map[string]uint64 // how often each secret was replaced in what the last attempt wrote, by name; never changed
-	Preempting  bool              // the present attempt was asked to make room for a more urgent job
 	Waited      string            // why it waited before its last attempt, if it waited for longer than a moment
 	WorkersLost int32             // how many attempts were lost with their worker
-	Held        string            // why the job does not start again until somebody releases it; empty: it is not held
 	Preemptions int32             // how many attempts had to make room; they do not count against MaxAttempts
+	Held        string            // why the job does not start again until somebody releases it; empty: it is not held
 	Former      []FormerAttempt   // who had the attempts before the present one, the newest last; never changed
 }
 

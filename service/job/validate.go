@@ -64,8 +64,11 @@ func (s Spec) normalized() (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(steps, func(step Step) bool { return step.Terminal != nil }) {
-		s.Placement = s.Placement.requiring(CapabilityTerminal)
+	for i := range steps {
+		if steps[i].Terminal != nil {
+			s.Placement = s.Placement.requiring(CapabilityTerminal)
+			break
+		}
 	}
 	s.Steps = steps
 	memory.spec = s

@@ -41,7 +41,7 @@ type Worker struct {
 	Suspended     string    // why it is out of use, or gets one job at a time; like what follows only in copies that are handed out
 	SuspendedTo   time.Time // when it is tried again; zero: it is not out of use
 	Reserved      Resources // by the jobs that hold a place here; like Jobs only in copies that are handed out
-	Jobs          []HeldJob
+	Jobs          []HeldJob // in no order
 }
 
 // HeldJob is a job that holds a place on a worker.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hodei-jobs/hodei/service/audit/chain"
+	"github.com/hodei-jobs/hodei/service/job"
 	"github.com/hodei-jobs/hodei/service/store"
 )
 
@@ -37,33 +38,19 @@ type recorded struct {
 
 // outcome is what a command says of itself for the trail, after it was applied.
 type outcome interface {
-	// changed returns what was changed, by name, and whether anything was.
-	changed() (targets []string, ok bool)
+	// describe adds what was changed to an entry, and reports whether anything was.
+	describe(*chain.Entry) bool
 }
 
 func (r *recorded) apply(s *state, now time.Time) {
 	r.command.apply(s, now)
 	entry := *r.entry
-	if o, ok := r.command.(outcome); ok {
-		targets, ok := o.changed()
-		if !ok {
-			return
-		}
-		entry.Targets = append(slices.Clone(entry.Targets), targets...)
-		if len(targets) > maxTargets {
-			entry.Targets = []string{targets[0], targets[len(targets)-1]}
-			entry.Details = maps.Clone(entry.Details)
-			if entry.Details == nil {
-				entry.Details = make(map[string]string)
-			}
-			entry.Details["first and last of"] = strconv.Itoa(len(targets))
-		}
+	entry.Targets = slices.Clip(entry.Targets)
+	if o, ok := r.command.(outcome); ok && !o.describe(&entry) {
+		return
 	}
 	s.entries = append(s.entries, entry)
 }
-
-// maxTargets bounds the targets that a record names: of more, which are new jobs, the first and the last say which they are.
-const maxTargets = 16
 
 // withEntry has a command recorded, if the context of its caller wants it. A command that fails, or changes nothing, leaves no record.
 func withEntry(ctx context.Context, c command) command {
@@ -103,21 +90,44 @@ func (s *state) restoreTrail(ctx context.Context, db Store) error {
 	return nil
 }
 
-func (c *submit) changed() ([]string, bool) {
+// maxTargets bounds the new jobs that a record names. Of more, the first and the last say which they are.
+const maxTargets = 16
+
+func (c *submit) describe(e *chain.Entry) bool {
 	if c.made == 0 {
-		return nil, false
+		return false
 	}
-	targets := make([]string, 0, min(len(c.results), maxTargets+1))
+	var targets []string
+	var last job.ID
+	n := 0
 	for i := range c.results {
 		if r := &c.results[i]; r.Err == nil {
-			targets = append(targets, r.Job.ID.String())
+			last = r.Job.ID
+			if n++; n <= maxTargets {
+				targets = append(targets, last.String())
+			}
 		}
 	}
-	return targets, true
+	if n > maxTargets {
+		targets = []string{targets[0], last.String()}
+		e.Details = maps.Clone(e.Details)
+		if e.Details == nil {
+			e.Details = make(map[string]string)
+		}
+		e.Details["first and last of"] = strconv.Itoa(n)
+	}
+	e.Targets = append(e.Targets, targets...)
+	return true
 }
 
-func (c *cancel) changed() ([]string, bool) { return []string{c.id.String()}, c.err == nil }
+func (c *cancel) describe(e *chain.Entry) bool {
+	e.Targets = append(e.Targets, c.id.String())
+	return c.err == nil
+}
 
-func (c *change) changed() ([]string, bool) { return nil, c.err == nil }
+func (c *change) describe(*chain.Entry) bool { return c.err == nil }
 
-func (c *drain) changed() ([]string, bool) { return []string{string(c.result.ID)}, c.err == nil }
+func (c *drain) describe(e *chain.Entry) bool {
+	e.Targets = append(e.Targets, string(c.result.ID))
+	return c.err == nil
+}

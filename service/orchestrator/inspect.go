@@ -73,6 +73,5 @@ func (s *state) snapshot(w *worker) job.Worker {
 	for _, e := range w.entries {
 		out.Jobs = append(out.Jobs, job.HeldJob{ID: e.job.ID, Namespace: e.job.Spec.Namespace})
 	}
-	slices.SortFunc(out.Jobs, func(a, b job.HeldJob) int { return a.ID.Compare(b.ID) })
 	return out
 }

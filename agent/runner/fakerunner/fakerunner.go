@@ -16,7 +16,7 @@ type Runner struct {
 }
 
 // Start implements runner.Runner.
-func (r Runner) Start(c runner.Command) (runner.Process, error) {
+func (r Runner) Start(c *runner.Command) (runner.Process, error) {
 	if r.Takes == 0 {
 		return ended{}, nil
 	}

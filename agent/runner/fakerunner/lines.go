@@ -18,9 +18,9 @@ import (
 type Lines struct{}
 
 // Start implements runner.Runner.
-func (Lines) Start(c runner.Command) (runner.Process, error) {
+func (Lines) Start(c *runner.Command) (runner.Process, error) {
 	if c.Prepare != nil {
-		if err := c.Prepare(&c); err != nil {
+		if err := c.Prepare(c); err != nil {
 			return nil, &runner.StartError{ExitCode: runner.ExitFailure, Message: err.Error()}
 		}
 	}

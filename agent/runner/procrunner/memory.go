@@ -14,7 +14,7 @@ import (
 )
 
 // strays reports whether a thread that starts the command may end up in a group that is not the agent's.
-func (r *Runner) strays(c runner.Command) bool {
+func (r *Runner) strays(c *runner.Command) bool {
 	return r.cgroups != nil && r.cgroups.memory != "" && c.MemoryLimitBytes > 0
 }
 

@@ -39,7 +39,7 @@ func TestOutputIsGathered(t *testing.T) {
 	} {
 		var got counter
 		began := time.Now()
-		p, err := r.Start(runner.Command{
+		p, err := r.Start(&runner.Command{
 			ID: "job-1-0", Argv: []string{"dd", "if=/dev/zero", "status=none", tc.size, tc.count}, Env: []string{"PATH=/usr/bin:/bin"},
 			Dir: t.TempDir(), Terminal: tc.terminal, Stdout: &got, Stderr: io.Discard, Grace: time.Second,
 		})

@@ -138,9 +138,9 @@ type scope interface {
 }
 
 // Start implements runner.Runner.
-func (r *Runner) Start(c runner.Command) (runner.Process, error) {
+func (r *Runner) Start(c *runner.Command) (runner.Process, error) {
 	if c.Prepare != nil {
-		if err := c.Prepare(&c); err != nil {
+		if err := c.Prepare(c); err != nil {
 			return nil, failed("preparing the step", err)
 		}
 	}
@@ -160,7 +160,7 @@ func (r *Runner) Start(c runner.Command) (runner.Process, error) {
 }
 
 // start starts a complete command. When that has a user it must be called on one of the threads for that.
-func (r *Runner) start(c runner.Command) (_ runner.Process, err error) {
+func (r *Runner) start(c *runner.Command) (_ runner.Process, err error) {
 	var path string
 	lookAs(c.User, func() { path, err = resolve(c) })
 	if err != nil {
@@ -186,7 +186,7 @@ func (r *Runner) start(c runner.Command) (_ runner.Process, err error) {
 	return p, nil
 }
 
-func (r *Runner) connect(c runner.Command) (o *output, err error) {
+func (r *Runner) connect(c *runner.Command) (o *output, err error) {
 	if c.Terminal != nil {
 		o, err = openTerminal(multiplexer, *c.Terminal, c.Stdout)
 	} else {
@@ -207,11 +207,12 @@ func (r *Runner) environment(env []string) []string {
 }
 
 // launch starts a program inside a scope.
-func (r *Runner) launch(p *program, c runner.Command) (scope, *child, error) {
+func (r *Runner) launch(p *program, c *runner.Command) (scope, *child, error) {
 	if r.cgroups == nil {
 		t := &tree{orphans: r.orphans}
 		if c.User != nil && r.owns != nil && r.owns(c.User.UID) {
-			t.owns = func(uid uint32) bool { return uid == c.User.UID }
+			own := c.User.UID
+			t.owns = func(uid uint32) bool { return uid == own }
 		}
 		return r.orphans.start(p, t)
 	}

@@ -30,6 +30,6 @@ func (*Runner) Mode() string { return "none" }
 func (*Runner) Recover() error { return nil }
 
 // Start implements runner.Runner.
-func (*Runner) Start(runner.Command) (runner.Process, error) {
+func (*Runner) Start(*runner.Command) (runner.Process, error) {
 	return nil, &runner.StartError{ExitCode: runner.ExitFailure, Message: "this system cannot run steps; use a Linux machine as a worker"}
 }

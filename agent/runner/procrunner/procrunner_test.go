@@ -44,7 +44,7 @@ func TestConformance(t *testing.T) {
 func groupOf(t *testing.T, r *procrunner.Runner, script string) string {
 	t.Helper()
 	var out, stderr bytes.Buffer
-	p, err := r.Start(runner.Command{
+	p, err := r.Start(&runner.Command{
 		ID: "group", Argv: []string{"sh", "-c", `sed -n s/^0:://p /proc/self/cgroup; ` + script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(),
 		Stdout: &out, Stderr: &stderr, Grace: time.Second,
 	})
@@ -88,7 +88,7 @@ func TestMain(m *testing.M) {
 	}
 	r := procrunner.New(procrunner.Options{Instance: "testdead"})
 	for range 100 { // a group is not kept when something still lived in it at the end of its step
-		p, err := r.Start(runner.Command{
+		p, err := r.Start(&runner.Command{
 			ID: "x", Argv: []string{"true"}, Env: []string{"PATH=/usr/bin:/bin"}, Stdout: io.Discard, Stderr: io.Discard,
 		})
 		if err != nil {
@@ -182,7 +182,7 @@ func TestMemoryLimitIsNamedAsTheCause(t *testing.T) {
 		return
 	}
 	var stderr bytes.Buffer
-	p, err := r.Start(runner.Command{
+	p, err := r.Start(&runner.Command{
 		ID: "oom", Argv: []string{"sh", "-c", "x=a; while :; do x=$x$x; done"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(),
 		Stdout: &stderr, Stderr: &stderr, Grace: time.Second, MemoryLimitBytes: 32 << 20,
 	})
@@ -198,7 +198,7 @@ func TestRecoverEndsOnlyTheOwnLeftOvers(t *testing.T) {
 	for _, noCgroups := range []bool{false, true} {
 		t.Run(fmt.Sprintf("NoCgroups=%v", noCgroups), func(t *testing.T) {
 			options := procrunner.Options{Instance: "testmine", NoCgroups: noCgroups}
-			mine, err := procrunner.New(options).Start(runner.Command{
+			mine, err := procrunner.New(options).Start(&runner.Command{
 				ID: "x", Argv: []string{"sleep", "1000"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(),
 				Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer),
 			})
@@ -229,7 +229,7 @@ func TestStepThatIsStoppedLeavesTheNextOneAlone(t *testing.T) { //nolint:paralle
 	r := procrunner.New(procrunner.Options{NoCgroups: true})
 	defer r.Close()
 	run := func(script string) runner.Process {
-		p, err := r.Start(runner.Command{
+		p, err := r.Start(&runner.Command{
 			ID: "job-1-0", Argv: []string{"sh", "-c", script}, Env: os.Environ(), Dir: t.TempDir(), Stdout: io.Discard, Stderr: io.Discard,
 		})
 		if err != nil {
@@ -254,7 +254,7 @@ func TestStepsHaveNoTerminal(t *testing.T) { //nolint:paralleltest // see above
 		var out bytes.Buffer
 		r := procrunner.New(procrunner.Options{Instance: "terminal" + os.Getenv("LOOK_FOR_TERMINAL")})
 		defer r.Close()
-		p, err := r.Start(runner.Command{
+		p, err := r.Start(&runner.Command{
 			ID: "job-1-0", Argv: []string{"sh", "-c", "if (: < /dev/tty); then echo it has one; else echo it has none; fi"},
 			Env: os.Environ(), Dir: t.TempDir(), Stdout: &out, Stderr: io.Discard,
 		})

@@ -16,7 +16,7 @@ import (
 
 // resolve checks a command and finds its program, by the command's own PATH and folder. Whether one that is named by its path
 // can be started is seen when it is.
-func resolve(c runner.Command) (string, error) {
+func resolve(c *runner.Command) (string, error) {
 	if err := check(c); err != nil {
 		return "", err
 	}
@@ -55,7 +55,7 @@ func resolve(c runner.Command) (string, error) {
 	return "", runner.Invalid(runner.ExitNotFound, "command not found: %s; install it on the worker, or give its full path", name)
 }
 
-func check(c runner.Command) error {
+func check(c *runner.Command) error {
 	switch {
 	case len(c.Argv) == 0 || c.Argv[0] == "":
 		return runner.Invalid(runner.ExitFailure, "the step has no command")
@@ -129,7 +129,7 @@ func runnable(name, path string, info os.FileInfo, err error) error {
 }
 
 // explainStart looks for the reason why a program was not started, and turns what the kernel said into what to do.
-func explainStart(c runner.Command, path string, err error) error {
+func explainStart(c *runner.Command, path string, err error) error {
 	name := c.Argv[0]
 	if err := usable(c.Dir); err != nil {
 		return err

@@ -49,7 +49,7 @@ func TestNoDescriptorLeaks(t *testing.T) {
 	for _, terminal := range []*runner.Terminal{nil, &size} {
 		for _, argv := range [][]string{{"true"}, {script}, {"no-such-command"}, {"sh", "-c", "exec <&- >&- 2>&-"}} {
 			for range 5 {
-				p, err := r.Start(runner.Command{
+				p, err := r.Start(&runner.Command{
 					ID: "job-1-0", Argv: argv, Env: []string{"PATH=/usr/bin:/bin"}, Dir: t.TempDir(), Terminal: terminal, Stdout: io.Discard, Stderr: io.Discard,
 				})
 				if err == nil {
@@ -87,7 +87,7 @@ func TestTerminalThatIsHeldByAnother(t *testing.T) {
 	dir := t.TempDir()
 	name := make(chan string, 1)
 	var out bytes.Buffer
-	p, err := r.Start(runner.Command{
+	p, err := r.Start(&runner.Command{
 		ID: "job-1-0", Argv: []string{"sh", "-c", "tty; until [ -e goes ]; do sleep 0.01; done; exit 3"}, Env: []string{"PATH=/usr/bin:/bin"},
 		Dir: dir, Terminal: &size, Stdout: writerFunc(func(b []byte) (int, error) {
 			out.Write(b)
@@ -124,7 +124,7 @@ func TestUnreadInputDoesNotPileUp(t *testing.T) {
 	r := New(Options{Instance: "testinput"})
 	defer r.Close()
 	var out bytes.Buffer
-	p, err := r.Start(runner.Command{
+	p, err := r.Start(&runner.Command{
 		ID: "job-1-0", Argv: []string{"sh", "-c", "sleep 1.5; stty -icanon; dd bs=1000 count=1 status=none | wc -c"}, Env: []string{"PATH=/usr/bin:/bin"},
 		Dir: t.TempDir(), Terminal: &size, Stdout: &out,
 	})

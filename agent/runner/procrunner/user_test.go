@@ -30,7 +30,7 @@ type stranger struct {
 	user runner.User
 }
 
-func (s stranger) Start(c runner.Command) (runner.Process, error) {
+func (s stranger) Start(c *runner.Command) (runner.Process, error) {
 	c.User = &s.user
 	return s.Runner.Start(c)
 }
@@ -59,7 +59,7 @@ func (s stranger) says(t *testing.T, script string) string {
 		t.Fatal(err)
 	}
 	var out, stderr bytes.Buffer
-	p, err := s.Start(runner.Command{
+	p, err := s.Start(&runner.Command{
 		ID: "says", Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: dir, Stdout: &out, Stderr: &stderr, Grace: time.Second,
 	})
 	if err != nil {
@@ -123,7 +123,7 @@ func TestPathsAreThoseOfTheUser(t *testing.T) {
 		}
 	}
 	start := func(dir, path string, argv ...string) error {
-		p, err := s.Start(runner.Command{ID: "paths", Argv: argv, Env: []string{"PATH=" + path}, Dir: dir, Stdout: io.Discard, Stderr: io.Discard})
+		p, err := s.Start(&runner.Command{ID: "paths", Argv: argv, Env: []string{"PATH=" + path}, Dir: dir, Stdout: io.Discard, Stderr: io.Discard})
 		if err == nil {
 			if got := p.Wait(); got.ExitCode != 0 {
 				return fmt.Errorf("it ended with %+v", got)
@@ -155,7 +155,7 @@ func TestRecoverEndsWhatHasAnOwnUID(t *testing.T) {
 	s := newStranger(t, 5, procrunner.Options{NoCgroups: true})
 	other := newStranger(t, 6, procrunner.Options{NoCgroups: true})
 	other.user.UID = firstUID + 100 // not one of those
-	c := runner.Command{ID: "left", Argv: []string{"env", "-i", "sleep", "1000"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/", Stdout: io.Discard, Stderr: io.Discard}
+	c := &runner.Command{ID: "left", Argv: []string{"env", "-i", "sleep", "1000"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/", Stdout: io.Discard, Stderr: io.Discard}
 	left, err := s.Start(c)
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +183,7 @@ func TestMemoryLimitOfAnotherUser(t *testing.T) {
 		return
 	}
 	for range 3 { // the next one starts on a thread that is not in the group of the one before
-		p, err := s.Start(runner.Command{
+		p, err := s.Start(&runner.Command{
 			ID: "oom", Argv: []string{"sh", "-c", "x=a; while :; do x=$x$x; done"}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
 			Stdout: io.Discard, Stderr: io.Discard, MemoryLimitBytes: 32 << 20,
 		})

@@ -26,7 +26,7 @@ func Run(t *testing.T, r runner.Runner) {
 	t.Run("Terminal", func(t *testing.T) { terminals(t, r) })
 }
 
-func start(t *testing.T, r runner.Runner, c runner.Command) runner.Process {
+func start(t *testing.T, r runner.Runner, c *runner.Command) runner.Process {
 	t.Helper()
 	p, err := r.Start(complete(t, c))
 	if err != nil {
@@ -35,7 +35,7 @@ func start(t *testing.T, r runner.Runner, c runner.Command) runner.Process {
 	return p
 }
 
-func complete(t *testing.T, c runner.Command) runner.Command {
+func complete(t *testing.T, c *runner.Command) *runner.Command {
 	t.Helper()
 	c.ID = strings.ToLower(rand.Text())
 	if c.Dir == "" {
@@ -80,7 +80,7 @@ func ends(t *testing.T, r runner.Runner) {
 		{"kill -TERM $$", "SIGTERM", 143},
 		{"kill -SEGV $$", "SIGSEGV", 139},
 	} {
-		if got := start(t, r, runner.Command{Argv: shell(tc.script)}).Wait(); got.ExitCode != tc.code || got.Signal != tc.signal {
+		if got := start(t, r, &runner.Command{Argv: shell(tc.script)}).Wait(); got.ExitCode != tc.code || got.Signal != tc.signal {
 			t.Errorf("%q ended with %d %q, want %d %q", tc.script, got.ExitCode, got.Signal, tc.code, tc.signal)
 		}
 	}
@@ -88,7 +88,7 @@ func ends(t *testing.T, r runner.Runner) {
 
 func outputs(t *testing.T, r runner.Runner) {
 	var stdout, stderr bytes.Buffer
-	start(t, r, runner.Command{Argv: shell("echo out; echo err >&2; printf 'a\\000b'"), Stdout: &stdout, Stderr: &stderr}).Wait()
+	start(t, r, &runner.Command{Argv: shell("echo out; echo err >&2; printf 'a\\000b'"), Stdout: &stdout, Stderr: &stderr}).Wait()
 	if stdout.String() != "out\na\x00b" || stderr.String() != "err\n" {
 		t.Errorf("stdout %q, stderr %q", &stdout, &stderr)
 	}
@@ -102,16 +102,16 @@ func outputs(t *testing.T, r runner.Runner) {
 		t.Fatal(err)
 	}
 	stdout.Reset()
-	start(t, r, runner.Command{Argv: []string{"cat", file}, Stdout: &stdout}).Wait()
+	start(t, r, &runner.Command{Argv: []string{"cat", file}, Stdout: &stdout}).Wait()
 	if sha256.Sum256(stdout.Bytes()) != sha256.Sum256(data) {
 		t.Errorf("%d bytes were written and %d arrived, or they differ", len(data), stdout.Len())
 	}
 
-	broken := start(t, r, runner.Command{Argv: shell("yes | head -c 1000000; exit 3"), Stdout: failingWriter{}})
+	broken := start(t, r, &runner.Command{Argv: shell("yes | head -c 1000000; exit 3"), Stdout: failingWriter{}})
 	if got := broken.Wait(); got.ExitCode != 3 {
 		t.Errorf("a writer that fails held the process up or changed its end: %+v", got)
 	}
-	if got := start(t, r, runner.Command{Argv: shell("exec >&- 2>&-; exit 4")}).Wait(); got.ExitCode != 4 {
+	if got := start(t, r, &runner.Command{Argv: shell("exec >&- 2>&-; exit 4")}).Wait(); got.ExitCode != 4 {
 		t.Errorf("a process that closed its output ended with %+v", got)
 	}
 }
@@ -150,7 +150,7 @@ func startErrors(t *testing.T, r runner.Runner) {
 		{"too many rows", runner.Command{Argv: []string{"true"}, Terminal: &runner.Terminal{Columns: 80, Rows: 65536}}, 125, "to 65535"},
 		{"too large", runner.Command{Argv: []string{"true", strings.Repeat("x", 1<<20)}}, 126, "larger than the system allows"},
 	} {
-		_, err := r.Start(complete(t, tc.c))
+		_, err := r.Start(complete(t, &tc.c))
 		var got *runner.StartError
 		if !errors.As(err, &got) || got.ExitCode != tc.code || !got.Invalid || !strings.Contains(got.Message, tc.text) {
 			t.Errorf("%s: %v, want code %d and %q in the text", tc.name, err, tc.code, tc.text)
@@ -173,7 +173,7 @@ func escapes(t *testing.T, r runner.Runner, terminal *runner.Terminal) {
 	for name, script := range waysOut {
 		t.Run(name, func(t *testing.T) {
 			mark := uniqueSleep()
-			c := runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark)), Terminal: terminal}
+			c := &runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark)), Terminal: terminal}
 			if got := start(t, r, c).Wait(); got.ExitCode != 0 {
 				t.Errorf("ended with %+v", got)
 			}
@@ -191,7 +191,7 @@ func stops(t *testing.T, r runner.Runner, terminal *runner.Terminal) {
 		for _, force := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s force=%v", name, force), func(t *testing.T) {
 				mark := uniqueSleep()
-				c := runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark)), Terminal: terminal, Grace: 200 * time.Millisecond}
+				c := &runner.Command{Argv: shell(strings.ReplaceAll(script, "MARK", mark)), Terminal: terminal, Grace: 200 * time.Millisecond}
 				p := start(t, r, c)
 				awaitMark(t, mark)
 				p.Stop(force)

@@ -36,7 +36,7 @@ func terminals(t *testing.T, r runner.Runner) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			got := start(t, r, runner.Command{Argv: shell(tc.script), Terminal: aTerminal, Stdout: &stdout, Stderr: &stderr}).Wait()
+			got := start(t, r, &runner.Command{Argv: shell(tc.script), Terminal: aTerminal, Stdout: &stdout, Stderr: &stderr}).Wait()
 			got.Usage = runner.Usage{}
 			if want := strings.ReplaceAll(tc.output, "\n", "\r\n"); got != tc.end || stdout.String() != want || stderr.Len() > 0 {
 				t.Errorf("ended with %+v and wrote %q %q, want %+v and %q", got, &stdout, &stderr, tc.end, want)
@@ -52,7 +52,7 @@ func terminals(t *testing.T, r runner.Runner) {
 func sizes(t *testing.T, r runner.Runner) {
 	var out bytes.Buffer
 	for _, size := range []runner.Terminal{{Columns: 1, Rows: math.MaxUint16}, {Columns: math.MaxUint16, Rows: 1}} {
-		start(t, r, runner.Command{Argv: shell("stty size"), Terminal: &size, Stdout: &out}).Wait()
+		start(t, r, &runner.Command{Argv: shell("stty size"), Terminal: &size, Stdout: &out}).Wait()
 	}
 	if out.String() != "65535 1\r\n1 65535\r\n" {
 		t.Errorf("the smallest and the largest terminals are %q", &out)
@@ -69,7 +69,7 @@ func largeOutput(t *testing.T, r runner.Runner) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	start(t, r, runner.Command{Argv: []string{"cat", file}, Terminal: aTerminal, Stdout: &out}).Wait()
+	start(t, r, &runner.Command{Argv: []string{"cat", file}, Terminal: aTerminal, Stdout: &out}).Wait()
 	if want := bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n")); !bytes.Equal(out.Bytes(), want) {
 		t.Errorf("%d bytes were to arrive and %d did, or they differ", len(want), out.Len())
 	}
