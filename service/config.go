@@ -17,6 +17,8 @@ type Config struct {
 	OpsListen string
 	// Hosts are further names and addresses under which clients reach the server; its certificate names them.
 	Hosts []string
+	// CORSOrigins are the origins of pages in browsers that may call the API with a token, for example https://jobs.example.com. Default: none.
+	CORSOrigins []string
 	// Lease is how long a worker may be silent before its jobs count as lost. Default 15 s.
 	Lease time.Duration
 	// KeepEnded is how long a job is kept after it has ended, with its log. Default 30 days.
@@ -46,7 +48,7 @@ type Config struct {
 	KeepAudit time.Duration
 	// Limits bound what the clients of the API may cost.
 	Limits Limits
-	// Version is shown in logs and telemetry.
+	// Version is shown in logs and telemetry. Clients of another major version are refused.
 	Version string
 	// Logger takes the server's log. Default: none.
 	Logger *slog.Logger

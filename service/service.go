@@ -75,6 +75,11 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if config.DataDir == "" {
 		return nil, errors.New("no data folder was given; set --data-dir")
 	}
+	for _, origin := range config.CORSOrigins {
+		if err := api.CheckOrigin(origin); err != nil {
+			return nil, fmt.Errorf("%w; see --cors-origin", err)
+		}
+	}
 	s := &Server{config: config}
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -189,7 +194,7 @@ func (s *Server) serveHandlers() error {
 	handlers, err := api.New(api.Config{
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Secrets: s.secrets, Retention: s.retention, Trail: s.trail,
 		Authority: s.authority, Enrolment: s.identity.enrolment, Tokens: s.tokens, Credentials: s.identity.credentials,
-		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider,
+		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider, Origins: s.config.CORSOrigins, Version: s.config.Version,
 		Limits: s.config.Limits.calls(s.metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {

@@ -46,6 +46,7 @@ hodei --url https://hodei.example.com:7443 --ca ca.pem --cert admin.pem --key ad
 	flags.StringVar(&config.Listen, "listen", service.DefaultListen, "address of the API; port 0 for any")
 	flags.StringVar(&config.OpsListen, "ops-listen", service.DefaultOpsListen, "address of metrics and health, for a trusted network only; - for none")
 	flags.StringSliceVar(&config.Hosts, "host", nil, "further names or addresses of the server, for its certificate")
+	flags.StringSliceVar(&config.CORSOrigins, "cors-origin", nil, "origin of pages that may call the API from a browser, https://HOST; may be repeated")
 	flags.DurationVar(&config.Lease, "lease", 0, "how long a worker may be silent before its jobs count as lost (default 15s)")
 	flags.StringVar(&config.Store, "store", service.EmbeddedStore, "where jobs are kept: pebble, in the data folder, or postgres://...")
 	flags.DurationVar(&config.KeepEnded, "keep-ended", 0, "how long jobs and their logs are kept after their end (default 720h)")

@@ -21,6 +21,8 @@ const (
 	tailCheck = time.Second
 	// tailHeartbeat is how often a quiet stream says that it lives.
 	tailHeartbeat = 15 * time.Second
+	// tailRest is how long a reader that does not follow waits for what an attempt that has ended wrote last, and its agent still has.
+	tailRest = 5 * time.Second
 )
 
 // tail is one call of TailLogs.
@@ -38,6 +40,8 @@ type tail struct {
 	gaps    []*hodeiv1.LogGap // of this attempt and those before it
 	proof   []store.StreamTotal
 	past    bool      // until has come
+	resting bool      // the attempt has ended, and its agent still has the rest of the log
+	patient time.Time // until when the rest is worth waiting for
 	woken   bool      // the log may have grown or ended, and was not looked at since
 	sent    time.Time // when the last answer went out
 	timer   *time.Timer
@@ -78,7 +82,7 @@ func (t *tail) wants(c *logs.Chunk) bool {
 
 // run sends one attempt after the other, from where the caller wants to begin to the last one.
 func (t *tail) run(ctx context.Context) error {
-	t.timer = time.NewTimer(tailCheck)
+	t.timer, t.patient = time.NewTimer(tailCheck), time.Now().Add(tailRest)
 	defer t.timer.Stop()
 	for {
 		state, err := t.runAttempt(ctx)
@@ -148,7 +152,9 @@ func (t *tail) before(chunks []logs.Chunk) []logs.Chunk {
 // pause waits until the log may have grown, and says how it stands when there is nothing to wait for.
 func (t *tail) pause(ctx context.Context, grown <-chan struct{}) (hodeiv1.LogState, error) {
 	if !t.follow {
-		return t.standing(ctx)
+		if state, err := t.standing(ctx); err != nil || !t.resting || time.Now().After(t.patient) {
+			return state, err
+		}
 	}
 	wait := tailCheck
 	if t.woken { // without new output, so the attempt may have ended without any
@@ -175,6 +181,7 @@ func (t *tail) pause(ctx context.Context, grown <-chan struct{}) (hodeiv1.LogSta
 
 // standing says whether more can come of an attempt whose log has no end yet, and notes what never will.
 func (t *tail) standing(ctx context.Context) (hodeiv1.LogState, error) {
+	t.resting = false
 	j, err := t.service.jobs.Get(ctx, t.id)
 	switch {
 	case err != nil:
@@ -188,7 +195,8 @@ func (t *tail) standing(ctx context.Context) (hodeiv1.LogState, error) {
 	}
 	w, err := t.service.jobs.Worker(ctx, string(j.Worker))
 	if err == nil && !w.Lost {
-		return hodeiv1.LogState_LOG_STATE_LIVE, nil // its agent still has the rest
+		t.resting = true
+		return hodeiv1.LogState_LOG_STATE_LIVE, nil
 	}
 	if err != nil && job.CodeOf(err) != job.CodeNotFound {
 		return 0, err

@@ -38,7 +38,7 @@ import (
 // MaxRequestBytes is the largest message that a client may send.
 const MaxRequestBytes = 4 << 20
 
-// Config is what the handlers serve. All fields but Provider and Limits are required.
+// Config is what the handlers serve. All fields but Provider, Limits, Origins and Version are required.
 type Config struct {
 	Jobs      *orchestrator.Orchestrator
 	Fleet     *fleet.Fleet
@@ -56,6 +56,9 @@ type Config struct {
 	Provider     Provider // OIDC; nil: none
 
 	Limits Limits
+
+	Origins []string // of pages in browsers that may call; see CheckOrigin
+	Version string   // of the server
 
 	Logger  *slog.Logger
 	Meters  metric.MeterProvider
@@ -99,7 +102,7 @@ func New(config Config) (*API, error) {
 		w.Header().Set("Content-Type", "application/jwk-set+json")
 		_, _ = w.Write(config.AccessTokens.KeySet()) // whoever asks may have left
 	})
-	return &API{config.Limits.bounded(mux, public, workers), g}, nil
+	return &API{crossOrigin(config.Origins, config.Limits.bounded(mux, public, workers)), g}, nil
 }
 
 // serviceNames are the services that reflection and health tell about.
@@ -124,7 +127,7 @@ func publicServer(config Config, g *gate) (*connect.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compiling the rules of the messages: %w", err)
 	}
-	server := connect.NewServer(telemetry, translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), g.interceptor,
+	server := connect.NewServer(telemetry, translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), sameMajor(config.Version), g.interceptor,
 		validate.NewServerInterceptor(validate.WithValidator(validator)))
 	hodeiv1connect.RegisterJobServiceHandler(server, &jobService{jobs: config.Jobs})
 	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})

@@ -43,6 +43,7 @@ const (
 	ReasonSecretNotFound     Reason = "SECRET_NOT_FOUND"
 	ReasonTooLarge           Reason = "TOO_LARGE"
 	ReasonNotFound           Reason = "NOT_FOUND"
+	ReasonVersionSkew        Reason = "VERSION_SKEW"
 )
 
 // Error is an error whose text is written for the person who made the request.

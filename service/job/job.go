@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -53,6 +54,14 @@ type CancelRequest struct {
 	Actor  string
 	Reason string
 	Force  bool
+}
+
+// explain adds why to a message that says that a job was canceled.
+func (r *CancelRequest) explain(message string) string {
+	if r.Reason == "" {
+		return message
+	}
+	return cmp.Or(message, "canceled") + ": " + r.Reason
 }
 
 // AttemptRef is the fencing token of an attempt: reports about any other attempt or epoch are stale.
@@ -231,8 +240,11 @@ func (j Job) Finish(cause Cause, now time.Time) (Job, error) {
 	if !j.State.OnWorker() {
 		return j, Errorf(CodePrecondition, ReasonJobEnded, "job %s is %s and has no attempt to finish", j.ID, j.State)
 	}
-	if j.State == Canceling && cause.Kind == CauseWorkerLost {
+	switch {
+	case j.State == Canceling && cause.Kind == CauseWorkerLost:
 		cause.Kind = CauseCanceled // the end that was asked for came about, if not in the way it was meant
+	case cause.Kind == CauseCanceled:
+		cause.Message = j.Cancel.explain(cause.Message)
 	}
 	if cause.Kind == CauseCanceled && j.Preempting && j.State != Canceling {
 		j = j.closeSteps(now).stepsPreempted()
@@ -349,10 +361,7 @@ func (j Job) RequestCancel(request CancelRequest, now time.Time) (Job, error) {
 		return j, Errorf(CodePrecondition, ReasonJobEnded, "job %s has ended already: it is %s", j.ID, j.State)
 	case j.State.Waiting():
 		j.Cancel = request
-		message := "canceled before it started"
-		if request.Reason != "" {
-			message += ": " + request.Reason
-		}
+		message := request.explain("canceled before it started")
 		return j.closeSteps(now).end(Cause{Kind: CauseCanceled, Actor: request.Actor, Message: message}, now)
 	case j.State == Canceling:
 		if request.Force && !j.Cancel.Force {

@@ -140,10 +140,13 @@ func TestWhatIsNotRetried(t *testing.T) {
 	if ended, _ := j.Finish(job.Cause{Kind: job.CauseCanceled}, start); ended.State != job.Canceled {
 		t.Errorf("a canceled attempt gave %s", ended.State)
 	}
-	canceling, _ := j.RequestCancel(job.CancelRequest{Actor: "user/a"}, start)
+	canceling, _ := j.RequestCancel(job.CancelRequest{Actor: "user/a", Reason: "a change of mind"}, start)
 	ended, _ := canceling.Finish(exit(1), start)
 	if ended.State != job.Failed {
 		t.Errorf("a job that fails while it is being canceled gave %s", ended.State)
+	}
+	if canceled, _ := canceling.Finish(job.Cause{Kind: job.CauseCanceled, Message: "canceled on request"}, start); canceled.Cause.Message != "canceled on request: a change of mind" {
+		t.Errorf("the cause of a canceled job is %q", canceled.Cause.Message)
 	}
 	lost, _ := canceling.Lose("gone", start)
 	if lost.State != job.Canceled || lost.Cause.Actor != "user/a" {

@@ -59,6 +59,8 @@ const (
 	ErrorReason_ERROR_REASON_TOO_LARGE ErrorReason = 15
 	// There is no such role, binding, token, login, request or revocation.
 	ErrorReason_ERROR_REASON_NOT_FOUND ErrorReason = 16
+	// The client, which names itself in the header Hodei-Client, is of another major version than the server.
+	ErrorReason_ERROR_REASON_VERSION_SKEW ErrorReason = 17
 )
 
 // Enum value maps for ErrorReason.
@@ -81,6 +83,7 @@ var (
 		14: "ERROR_REASON_SECRET_NOT_FOUND",
 		15: "ERROR_REASON_TOO_LARGE",
 		16: "ERROR_REASON_NOT_FOUND",
+		17: "ERROR_REASON_VERSION_SKEW",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":          0,
@@ -100,6 +103,7 @@ var (
 		"ERROR_REASON_SECRET_NOT_FOUND":     14,
 		"ERROR_REASON_TOO_LARGE":            15,
 		"ERROR_REASON_NOT_FOUND":            16,
+		"ERROR_REASON_VERSION_SKEW":         17,
 	}
 )
 
@@ -134,7 +138,7 @@ var File_hodei_v1_error_proto protoreflect.FileDescriptor
 
 const file_hodei_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14hodei/v1/error.proto\x12\bhodei.v1*\xbb\x04\n" +
+	"\x14hodei/v1/error.proto\x12\bhodei.v1*\xda\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dERROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1e\n" +
@@ -153,7 +157,8 @@ const file_hodei_v1_error_proto_rawDesc = "" +
 	"\x1dERROR_REASON_STEP_NOT_RUNNING\x10\r\x12!\n" +
 	"\x1dERROR_REASON_SECRET_NOT_FOUND\x10\x0e\x12\x1a\n" +
 	"\x16ERROR_REASON_TOO_LARGE\x10\x0f\x12\x1a\n" +
-	"\x16ERROR_REASON_NOT_FOUND\x10\x10B\x8d\x01\n" +
+	"\x16ERROR_REASON_NOT_FOUND\x10\x10\x12\x1d\n" +
+	"\x19ERROR_REASON_VERSION_SKEW\x10\x11B\x8d\x01\n" +
 	"\fcom.hodei.v1B\n" +
 	"ErrorProtoP\x01Z0github.com/hodei-jobs/hodei/gen/hodei/v1;hodeiv1\xa2\x02\x03HXX\xaa\x02\bHodei.V1\xca\x02\bHodei\\V1\xe2\x02\x14Hodei\\V1\\GPBMetadata\xea\x02\tHodei::V1b\x06proto3"
 

@@ -141,7 +141,8 @@ type TailLogsRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Where to begin; the start of the last attempt when not set. Give back the cursor of the last response to go on after it.
 	Cursor *LogCursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	// Stay until the job has ended and its log is complete.
+	// Stay until the job has ended and its log is complete. Without it the answer ends with what there is; of a job that has ended, what is
+	// still on its way from the worker is awaited for a few seconds.
 	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Only this step's output.
 	Step string `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`

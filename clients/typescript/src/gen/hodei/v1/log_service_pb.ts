@@ -35,7 +35,8 @@ export type TailLogsRequest = Message<"hodei.v1.TailLogsRequest"> & {
   cursor?: LogCursor | undefined;
 
   /**
-   * Stay until the job has ended and its log is complete.
+   * Stay until the job has ended and its log is complete. Without it the answer ends with what there is; of a job that has ended, what is
+   * still on its way from the worker is awaited for a few seconds.
    *
    * @generated from field: bool follow = 3;
    */

@@ -44,7 +44,8 @@ class TailLogsRequest(Message[_TailLogsRequestFields]):
             optional hodei.v1.LogCursor cursor = 2;
             ```
         follow:
-            Stay until the job has ended and its log is complete.
+            Stay until the job has ended and its log is complete. Without it the answer ends with what there is; of a job that has ended, what is
+            still on its way from the worker is awaited for a few seconds.
 
             ```proto
             bool follow = 3;
