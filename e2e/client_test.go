@@ -15,9 +15,9 @@ import (
 func (w *world) client(url string) *hodei.Client {
 	w.t.Helper()
 	tls := filepath.Join(w.dir, "tls")
-	c, err := hodei.New(hodei.Config{
+	c, err := hodei.New(w.t.Context(), hodei.WithConfig(hodei.Config{
 		URL: url, CA: filepath.Join(tls, "ca.pem"), Cert: filepath.Join(tls, "admin.pem"), Key: filepath.Join(tls, "admin-key.pem"),
-	})
+	}))
 	if err != nil {
 		w.t.Fatal(err)
 	}

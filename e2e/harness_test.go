@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -149,6 +150,7 @@ type world struct {
 	url     string
 	server  *daemon
 	options []string
+	binary  string // empty: the usual one
 }
 
 func newWorld(t *testing.T, options ...string) *world {
@@ -168,7 +170,8 @@ func newWorldIn(t *testing.T, dir string, options ...string) *world {
 func (w *world) start(listen string) {
 	w.t.Helper()
 	args := append([]string{"server", "--data-dir", w.dir, "--listen", listen, "--ops-listen", "127.0.0.1:0", "--log-format", "json"}, w.options...)
-	w.server = startDaemon(w.t, nil, "hodei", args...)
+	w.server = prepare(cmp.Or(w.binary, program(w.t, "hodei")), args...)
+	w.server.start(w.t)
 	await(w.t, "the server", func() bool {
 		select {
 		case <-w.server.exited:

@@ -103,7 +103,7 @@ func (w *world) look(ids []string) map[string]kept {
 		if err == nil {
 			var log strings.Builder
 			var completeness *hodeiv1.LogCompleteness
-			completeness, err = c.Logs(w.t.Context(), id, hodei.LogOptions{}, func(chunk *hodeiv1.LogChunk) error {
+			completeness, err = c.ReadLogs(w.t.Context(), id, hodei.LogOptions{}, func(chunk *hodeiv1.LogChunk) error {
 				_, err := log.Write(chunk.GetData())
 				return err
 			})

@@ -214,12 +214,12 @@ func TestWhatIsNoTokenIsNotSent(t *testing.T) {
 		path := writeFile(t, filepath.Join(t.TempDir(), "token"), text)
 		for _, config := range []Config{{Token: text}, {TokenFile: path}} {
 			config.URL = "https://127.0.0.1:1"
-			if _, err := New(config); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
+			if _, err := New(t.Context(), WithConfig(config)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
 				t.Errorf("%.20q gave %v, want %q", text, err, want)
 			}
 		}
 	}
-	if _, err := New(Config{URL: "https://127.0.0.1:1", TokenFile: filepath.Join(t.TempDir(), "none")}); err == nil {
+	if _, err := New(t.Context(), WithConfig(Config{URL: "https://127.0.0.1:1", TokenFile: filepath.Join(t.TempDir(), "none")})); err == nil {
 		t.Error("a file that is not there is no error")
 	}
 }

@@ -177,7 +177,7 @@ func TestStreamsOutliveTheirTokens(t *testing.T) {
 		},
 		"logs": func(c *Client) (string, error) {
 			var out bytes.Buffer
-			_, err := c.Logs(t.Context(), "job_1", LogOptions{Follow: true, Step: "s"}, func(chunk *hodeiv1.LogChunk) error {
+			_, err := c.ReadLogs(t.Context(), "job_1", LogOptions{Follow: true, Step: "s"}, func(chunk *hodeiv1.LogChunk) error {
 				_, err := out.Write(chunk.GetData())
 				return err
 			})

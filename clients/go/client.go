@@ -6,6 +6,7 @@
 package hodei
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -32,6 +33,7 @@ type Client struct {
 	bare      hodeiv1connect.AuthServiceClient // sends no token, and renews nothing: for getting them
 	token     *accessToken                     // nil: none
 	login     *renewal                         // nil: the certificate does not renew itself
+	forget    func() bool                      // the context that the client was made with
 }
 
 // transport remembers whether the server has ever answered.
@@ -42,6 +44,7 @@ type transport struct {
 
 // Do makes a request. It does not follow redirects, which no server of jobs sends.
 func (t *transport) Do(req *http.Request) (*http.Response, error) {
+	req.Header[clientHeader] = clientName
 	res, err := t.current.Load().RoundTrip(req)
 	if err == nil && !t.reached.Load() {
 		t.reached.Store(true)
@@ -65,8 +68,21 @@ type Raw struct {
 	Audit     adminv1connect.AuditServiceClient
 }
 
-// New makes a client; it connects with the first call. Use ResolveConfig for the settings that the command line uses.
-func New(config Config) (*Client, error) {
+// New makes a client, which connects with the first call, and is closed when the context ends. Without options it finds the server as
+// the command line does: by HODEI_URL and the like, or by the current context. An error is ErrConfiguration.
+func New(ctx context.Context, options ...Option) (*Client, error) {
+	config, err := resolve(options)
+	if err == nil {
+		var c *Client
+		if c, err = makeClient(config); err == nil {
+			c.forget = context.AfterFunc(ctx, c.closeConnections)
+			return c, nil
+		}
+	}
+	return nil, &configurationError{err}
+}
+
+func makeClient(config Config) (*Client, error) {
 	if u, err := url.Parse(config.URL); err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("%q is not the address of a server; it looks like https://host:7443", config.URL)
 	}
@@ -126,4 +142,11 @@ func (c *Client) connectAs(config Config) error {
 func (c *Client) Config() Config { return c.config }
 
 // Close closes the connections; calls under way end first.
-func (c *Client) Close() { c.transport.current.Load().CloseIdleConnections() }
+func (c *Client) Close() {
+	if c.forget != nil {
+		c.forget()
+	}
+	c.closeConnections()
+}
+
+func (c *Client) closeConnections() { c.transport.current.Load().CloseIdleConnections() }

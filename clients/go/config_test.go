@@ -169,7 +169,7 @@ func TestNewSaysWhatIsWrongWithItsSettings(t *testing.T) {
 		"reading the server's CA":     {URL: "https://x", CA: filepath.Join(dir, "none")},
 		"reading the client certific": {URL: "https://x", Cert: empty, Key: empty},
 	} {
-		if _, err := hodei.New(config); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := hodei.New(t.Context(), hodei.WithConfig(config)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v gave %v", config, err)
 		}
 	}

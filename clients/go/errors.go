@@ -39,6 +39,9 @@ func (e *Error) Is(target error) bool {
 	if target == context.DeadlineExceeded {
 		return e.Code == connect.CodeDeadlineExceeded
 	}
+	if target == ErrVersionSkew {
+		return e.Code == connect.CodeUnimplemented || e.Reason == "VERSION_SKEW"
+	}
 	var other *Error
 	return errors.As(target, &other) && other.Message == "" && other.Code == e.Code
 }
@@ -50,9 +53,20 @@ var (
 	ErrInvalidArgument    = &Error{Code: connect.CodeInvalidArgument}
 	ErrUnauthenticated    = &Error{Code: connect.CodeUnauthenticated}
 	ErrPermissionDenied   = &Error{Code: connect.CodePermissionDenied}
-	ErrResourceExhausted  = &Error{Code: connect.CodeResourceExhausted}
+	ErrQuotaExceeded      = &Error{Code: connect.CodeResourceExhausted}
 	ErrUnavailable        = &Error{Code: connect.CodeUnavailable}
+	// ErrVersionSkew says that the server is of another major version than this client, or too old to know a method.
+	ErrVersionSkew = errors.New("the server is of another version")
+	// ErrConfiguration says that what the caller or the environment says makes no sense. Nothing was sent.
+	ErrConfiguration = errors.New("the settings make no sense")
 )
+
+// configurationError has the message of its cause.
+type configurationError struct{ cause error }
+
+func (e *configurationError) Error() string        { return e.cause.Error() }
+func (e *configurationError) Unwrap() error        { return e.cause }
+func (e *configurationError) Is(target error) bool { return target == ErrConfiguration }
 
 // translate makes an Error of what a call returned.
 func (c *Client) translate(err error) error {

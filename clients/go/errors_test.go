@@ -106,7 +106,7 @@ func TestAServerThatRefusesTheCertificateIsUnderstood(t *testing.T) {
 		"refused the client certificate " + cert: {URL: s.URL, CA: ca, Cert: cert, Key: key},
 		"it may want a client certificate":       {URL: s.URL, CA: ca},
 	} {
-		c, err := New(config)
+		c, err := New(t.Context(), WithConfig(config))
 		if err != nil {
 			t.Fatal(err)
 		}

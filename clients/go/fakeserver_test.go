@@ -172,7 +172,7 @@ func (s *fakeServer) count(of *int) int {
 func (s *fakeServer) client(t *testing.T, config Config) *Client {
 	t.Helper()
 	config.URL, config.CAPin = s.url, pinOf(s.ca.cert)
-	c, err := New(config)
+	c, err := New(t.Context(), WithConfig(config))
 	if err != nil {
 		t.Fatal(err)
 	}

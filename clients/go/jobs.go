@@ -179,19 +179,6 @@ func (c *Client) watchOnce(ctx context.Context, filter *hodeiv1.JobFilter, token
 	}
 }
 
-// Wait returns a job when it has ended.
-func (c *Client) Wait(ctx context.Context, id string) (*hodeiv1.Job, error) {
-	if job, err := c.Get(ctx, id); err != nil || Terminal(job.GetState()) {
-		return job, err
-	}
-	for job, err := range c.Watch(ctx, &hodeiv1.JobFilter{Namespace: "*", Ids: []string{id}}) {
-		if err != nil || Terminal(job.GetState()) {
-			return job, err
-		}
-	}
-	return nil, ctx.Err()
-}
-
 // Workers returns all workers, by name.
 func (c *Client) Workers(ctx context.Context) ([]*hodeiv1.Worker, error) {
 	var workers []*hodeiv1.Worker

@@ -39,7 +39,7 @@ type LoginOptions struct {
 
 // client returns one that proves nothing.
 func (o *LoginOptions) client() (*Client, error) {
-	return New(Config{URL: o.URL, CA: o.CA, CAPin: o.CAPin})
+	return makeClient(Config{URL: o.URL, CA: o.CA, CAPin: o.CAPin})
 }
 
 // LoginProvider returns the OIDC provider that a server takes ID tokens of; nil when there is none. Only URL, CA and CAPin of the

@@ -40,7 +40,7 @@ func TestLoginStoresWhatNewNeeds(t *testing.T) {
 			t.Errorf("%s has mode %v, %v", e.Name(), info.Mode(), err)
 		}
 	}
-	c, err := New(config)
+	c, err := New(t.Context(), WithConfig(config))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestCrashWhileALoginIsWrittenLeavesAWholeOne(t *testing.T) {
 	}
 	works := func(when string) {
 		t.Helper()
-		c, err := New(config)
+		c, err := New(t.Context(), WithConfig(config))
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"strconv"
 	"time"
 
@@ -47,10 +48,35 @@ func (o *LogOptions) request(id string) *hodeiv1.TailLogsRequest {
 	return r
 }
 
-// Logs calls chunk for every piece of a job's output, in order, each byte once, and returns how complete the log is. It goes
+// Logs yields the lines of a job's output, from the first on, each once. It goes on through restarts of the server and broken
+// connections, and ends with the first error. Lines are put together for each stream of each step; what has no end yet is a line when
+// the log is over. ReadLogs gives the bytes as they were written.
+func (c *Client) Logs(ctx context.Context, id string, options LogOptions) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		cutter := lineCutter{rest: make(map[source]*unended)}
+		_, err := c.ReadLogs(ctx, id, options, func(chunk *hodeiv1.LogChunk) error {
+			if !cutter.cut(chunk, yield) {
+				return errEnough
+			}
+			return nil
+		})
+		switch {
+		case errors.Is(err, errEnough):
+		case err != nil:
+			yield(Line{}, err)
+		default:
+			cutter.end(yield)
+		}
+	}
+}
+
+// errEnough says that the caller wants no more.
+var errEnough = errors.New("no more is wanted")
+
+// ReadLogs calls chunk for every piece of a job's output, in order, each byte once, and returns how complete the log is. It goes
 // on through restarts of the server and broken connections. It ends early with chunk's error. Where all of an attempt's log is read, its
 // bytes are compared with the hash of those that were written; the error is ErrDamagedLog when they are others.
-func (c *Client) Logs(
+func (c *Client) ReadLogs(
 	ctx context.Context, id string, options LogOptions, chunk func(*hodeiv1.LogChunk) error,
 ) (*hodeiv1.LogCompleteness, error) {
 	t := &tail{client: c, chunk: chunk, request: options.request(id)}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	err := json.Unmarshal([]byte(text), &config)
 	if err == nil {
 		var c *Client
-		if c, err = New(config); err == nil {
+		if c, err = makeClient(config); err == nil {
 			_, err = c.Get(context.Background(), "job_1")
 		}
 	}
@@ -58,7 +58,7 @@ func call(t *testing.T, c *Client) {
 
 func newClient(t *testing.T, config Config) *Client {
 	t.Helper()
-	c, err := New(config)
+	c, err := New(t.Context(), WithConfig(config))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestFreshCertificateIsLeftAlone(t *testing.T) {
 		t.Errorf("%d renewals of a fresh one, one whose login ends, and one in files of somebody's own", n)
 	}
 	over.RenewableUntil = "soon"
-	if _, err := New(over); err == nil || !strings.Contains(err.Error(), "renewable_until") {
+	if _, err := New(t.Context(), WithConfig(over)); err == nil || !strings.Contains(err.Error(), "renewable_until") {
 		t.Errorf("a time that is none gave %v", err)
 	}
 }

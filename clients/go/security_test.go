@@ -61,7 +61,7 @@ func TestServerIsKnownByThePinOfItsCA(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client, err := New(Config{URL: shows(t, c.pair), CAPin: pinOf(c.pin.cert)})
+			client, err := New(t.Context(), WithConfig(Config{URL: shows(t, c.pair), CAPin: pinOf(c.pin.cert)}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,11 +95,11 @@ func leaf(t *testing.T, pair tls.Certificate) *x509.Certificate {
 func TestPinThatIsNoneIsRefused(t *testing.T) {
 	t.Parallel()
 	good := "sha256:" + strings.Repeat("ab", 32)
-	if _, err := New(Config{URL: "https://x", CAPin: good}); err != nil {
+	if _, err := New(t.Context(), WithConfig(Config{URL: "https://x", CAPin: good})); err != nil {
 		t.Error(err)
 	}
 	for _, pin := range []string{"ab", good[:70], good + "ab", "sha512" + good[6:], strings.ToUpper(good), "sha256:" + strings.Repeat("zz", 32)} {
-		if _, err := New(Config{URL: "https://x", CAPin: pin}); err == nil || !strings.Contains(err.Error(), "hodei admin authority show") {
+		if _, err := New(t.Context(), WithConfig(Config{URL: "https://x", CAPin: pin})); err == nil || !strings.Contains(err.Error(), "hodei admin authority show") {
 			t.Errorf("%q gave %v", pin, err)
 		}
 	}

@@ -60,7 +60,7 @@ func demo(ctx context.Context, s *service.Server) error {
 	if err != nil {
 		return err
 	}
-	c, err := hodei.New(config)
+	c, err := hodei.New(ctx, hodei.WithConfig(config))
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func demo(ctx context.Context, s *service.Server) error {
 	}
 	fmt.Fprintf(os.Stderr, "hodei: submitted %s to %s\n", job.GetId(), s.URL())
 	step := ""
-	completeness, err := c.Logs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, func(chunk *hodeiv1.LogChunk) error {
+	completeness, err := c.ReadLogs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, func(chunk *hodeiv1.LogChunk) error {
 		if chunk.GetStep() != step {
 			step = chunk.GetStep()
 			fmt.Fprintf(os.Stderr, "hodei: step %s\n", step)
@@ -87,7 +87,7 @@ func demo(ctx context.Context, s *service.Server) error {
 	if err != nil {
 		return err
 	}
-	if job, err = c.Wait(ctx, job.GetId()); err != nil {
+	if job, err = c.Ended(ctx, job.GetId()); err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stderr)

@@ -60,7 +60,7 @@ hodei login --token-file - < token               # again, to the server of the c
 
 // welcome says who one is now. It is the first call with the new certificate, too.
 func (g *global) welcome(ctx context.Context, cmd *cobra.Command, name string, config hodei.Config) error {
-	c, err := hodei.New(config)
+	c, err := hodei.New(ctx, hodei.WithConfig(config))
 	if err != nil {
 		return err
 	}

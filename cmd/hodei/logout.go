@@ -51,7 +51,7 @@ wherever it is. Then it removes the files and the context.`,
 
 // endLogin ends a login at the server. One that has ended already is as good.
 func endLogin(ctx context.Context, config hodei.Config) error {
-	c, err := hodei.New(config)
+	c, err := hodei.New(ctx, hodei.WithConfig(config))
 	if err != nil {
 		return err
 	}

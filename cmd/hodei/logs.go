@@ -133,7 +133,7 @@ func (f *logFlags) print(ctx context.Context, c *hodei.Client, id string) error 
 			return f.search(ctx, c, id, p)
 		}
 	}
-	completeness, err := c.Logs(ctx, id, f.options, p.take)
+	completeness, err := c.ReadLogs(ctx, id, f.options, p.take)
 	if err == nil {
 		err = p.end()
 	}

@@ -149,18 +149,18 @@ type global struct {
 }
 
 // client connects as the flags, the variables and the contexts say.
-func (g *global) client() (*hodei.Client, error) {
+func (g *global) client(ctx context.Context) (*hodei.Client, error) {
 	config, err := hodei.ResolveConfig(g.config)
 	if err != nil {
 		return nil, err
 	}
-	return hodei.New(config)
+	return hodei.New(ctx, hodei.WithConfig(config))
 }
 
 // withClient wraps the body of a command that talks to the server.
 func (g *global) withClient(body func(cmd *cobra.Command, args []string, c *hodei.Client) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := g.client()
+		c, err := g.client(cmd.Context())
 		if err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func runJob(ctx context.Context, c *hodei.Client, spec *hodeiv1.JobSpec, stdout,
 	go cancelOnInterrupt(ctx, c, job.GetId(), &interrupts, stop)
 	var wrote atomic.Bool
 	go explainWaiting(ctx, c, job.GetId(), &wrote)
-	completeness, err := c.Logs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, func(chunk *hodeiv1.LogChunk) error {
+	completeness, err := c.ReadLogs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, func(chunk *hodeiv1.LogChunk) error {
 		wrote.Store(true)
 		w := stdout
 		if chunk.GetStream() == hodeiv1.LogStream_LOG_STREAM_STDERR {
@@ -93,7 +93,7 @@ func runJob(ctx context.Context, c *hodei.Client, spec *hodeiv1.JobSpec, stdout,
 	if completeness.GetState() == hodeiv1.LogState_LOG_STATE_GAP {
 		fmt.Fprintln(os.Stderr, "hodei: output is missing:", completeness.GetMessage())
 	}
-	job, err = c.Wait(ctx, job.GetId())
+	job, err = c.Ended(ctx, job.GetId())
 	if err != nil {
 		return nil, ownFailure(err)
 	}

@@ -73,7 +73,7 @@ func waitAll(ctx context.Context, c *hodei.Client, ids []string, anyOne bool) ([
 	results := make(chan result, len(ids))
 	for i, id := range ids {
 		go func() {
-			job, err := c.Wait(ctx, id)
+			job, err := c.Ended(ctx, id)
 			results <- result{i, job, err}
 		}()
 	}

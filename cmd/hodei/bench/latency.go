@@ -94,7 +94,7 @@ func timeStart(ctx context.Context, c *hodei.Client) (time.Duration, error) {
 	begin := time.Now()
 	job, err := c.Submit(ctx, onRunner(command("true"), "none"))
 	if err == nil {
-		job, err = c.Wait(ctx, job.GetId())
+		job, err = c.Ended(ctx, job.GetId())
 	}
 	if err != nil {
 		return 0, err
@@ -111,7 +111,7 @@ func timeOutput(ctx context.Context, c *hodei.Client) (submitted, first time.Dur
 	}
 	submitted = time.Since(begin)
 	var output bytes.Buffer
-	_, err = c.Logs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, func(chunk *hodeiv1.LogChunk) error {
+	_, err = c.ReadLogs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, func(chunk *hodeiv1.LogChunk) error {
 		if first == 0 {
 			first = time.Since(begin)
 		}

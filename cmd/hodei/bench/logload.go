@@ -109,7 +109,7 @@ func follow(ctx context.Context, clients []*hodei.Client, jobs []*hodeiv1.Submit
 		}
 		checks[i] = newLineCheck()
 		group.Go(func() error {
-			end, err := clients[i%len(clients)].Logs(ctx, job.GetJobId(), hodei.LogOptions{Attempt: 1, Follow: true}, checks[i].take)
+			end, err := clients[i%len(clients)].ReadLogs(ctx, job.GetJobId(), hodei.LogOptions{Attempt: 1, Follow: true}, checks[i].take)
 			if err == nil && end.GetState() != hodeiv1.LogState_LOG_STATE_COMPLETE {
 				err = fmt.Errorf("the log of job %s is %v", job.GetJobId(), end)
 			}

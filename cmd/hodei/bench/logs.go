@@ -130,7 +130,7 @@ func idleLatency(ctx context.Context, c *hodei.Client, program string, lines int
 		return Quantiles{}, err
 	}
 	check := newLineCheck()
-	if _, err := c.Logs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, check.take); err != nil {
+	if _, err := c.ReadLogs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, check.take); err != nil {
 		return Quantiles{}, err
 	}
 	if !check.exact {
@@ -191,7 +191,7 @@ func longLog(ctx context.Context, c *hodei.Client, program string, lines int, r 
 		return "", err
 	}
 	check := newLineCheck()
-	completeness, err := c.Logs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, check.take)
+	completeness, err := c.ReadLogs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Follow: true}, check.take)
 	if err != nil {
 		return "", err
 	}
@@ -224,7 +224,7 @@ var errEnough = errors.New("that is enough")
 func readLine(ctx context.Context, c *hodei.Client, id string, lines int) error {
 	line := lines / 10 * 9
 	var got []byte
-	_, err := c.Logs(ctx, id, hodei.LogOptions{Attempt: 1, Line: int64(line) + 1}, func(chunk *hodeiv1.LogChunk) error {
+	_, err := c.ReadLogs(ctx, id, hodei.LogOptions{Attempt: 1, Line: int64(line) + 1}, func(chunk *hodeiv1.LogChunk) error {
 		if got = append(got, chunk.GetData()...); bytes.Count(got, []byte("\n")) > 100 {
 			return errEnough
 		}
@@ -284,10 +284,10 @@ func measureThroughput(ctx context.Context, options Options, d time.Duration) (L
 	if err != nil {
 		return r, err
 	}
-	if job, err = c.Wait(ctx, job.GetId()); err != nil {
+	if job, err = c.Ended(ctx, job.GetId()); err != nil {
 		return r, err
 	}
-	end, err := c.Logs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Offset: farBehind, Follow: true}, func(*hodeiv1.LogChunk) error { return nil })
+	end, err := c.ReadLogs(ctx, job.GetId(), hodei.LogOptions{Attempt: 1, Offset: farBehind, Follow: true}, func(*hodeiv1.LogChunk) error { return nil })
 	if err != nil {
 		return r, errors.Join(err, w.health())
 	}

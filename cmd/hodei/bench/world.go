@@ -160,7 +160,9 @@ func (w *World) readAddresses() (bool, error) {
 func (w *World) Address() string { return strings.TrimPrefix(w.config.URL, "https://") }
 
 // Client makes a client with a connection of its own.
-func (w *World) Client() (*hodei.Client, error) { return hodei.New(w.config) }
+func (w *World) Client() (*hodei.Client, error) {
+	return hodei.New(context.Background(), hodei.WithConfig(w.config))
+}
 
 // StartAgents starts n more agents with the given arguments and returns when they are connected.
 func (w *World) StartAgents(ctx context.Context, n int, args ...string) error {
