@@ -52,6 +52,8 @@ type attempt struct {
 	work     *workDir             // the folder in which steps start; made for the first that wants it
 	steps    []*hwpv1.StepReport  // of the steps that were started; replaced, never changed
 	final    *hwpv1.AttemptReport // the last report
+	progress *hwpv1.Progress      // nil: the job has said nothing; replaced, never changed
+	told     time.Time            // when the server was last told of progress, or will be
 }
 
 func newAttempt(a *agent, assign *hwpv1.Assign, now time.Time) *attempt {
@@ -117,7 +119,7 @@ func (t *attempt) finish(outcome *hwpv1.Outcome, decisive int) {
 	}
 	t.final = &hwpv1.AttemptReport{
 		Attempt: t.ref, Steps: t.steps, EndTime: end, Outcome: outcome, Step: int32(decisive), Silent: t.spool == nil,
-		Masked: t.masks.Counts(),
+		Masked: t.masks.Counts(), Progress: t.progress,
 	}
 	if t.spool != nil {
 		t.final.LogBytes = t.spool.written()
@@ -135,7 +137,7 @@ func (t *attempt) report() *hwpv1.AttemptReport {
 		return t.final
 	}
 	// What is in the slice never changes; it is replaced.
-	return &hwpv1.AttemptReport{Attempt: t.ref, Steps: slices.Clone(t.steps)}
+	return &hwpv1.AttemptReport{Attempt: t.ref, Steps: slices.Clone(t.steps), Progress: t.progress}
 }
 
 // spoolConfig says where the attempt's output goes, and who is told about it.

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/agent/mask"
 )
 
@@ -29,7 +32,13 @@ const (
 
 // jobRequest is what a job asks of the agent: one JSON value on a connection, answered by one.
 type jobRequest struct {
-	Mask *maskRequest `json:"mask"`
+	Mask     *maskRequest     `json:"mask,omitempty"`
+	Progress *progressRequest `json:"progress,omitempty"`
+}
+
+type progressRequest struct {
+	Fraction float64 `json:"fraction"` // of the work that is done, from 0 to 1
+	Message  string  `json:"message"`
 }
 
 type maskRequest struct {
@@ -61,7 +70,7 @@ func openJobSocket(dir string, s *slots) *jobSocket {
 		err = os.Chmod(path, 0o666) //nolint:gosec // who may call is decided when they do
 	}
 	if err != nil {
-		s.agent.config.Logger.Warn("jobs cannot reach the agent to have further secrets masked", "error", err)
+		s.agent.config.Logger.Warn("jobs cannot reach the agent to have further secrets masked, or to say how far they are", "error", err)
 		return nil
 	}
 	return &jobSocket{path: path, listener: listener, slots: s, callers: make(chan struct{}, socketCallers)}
@@ -100,12 +109,15 @@ func (s *jobSocket) close() {
 
 func (s *jobSocket) answer(conn *net.UnixConn) jobAnswer {
 	var request jobRequest
-	if err := json.NewDecoder(io.LimitReader(conn, maxSocketBytes)).Decode(&request); err != nil || request.Mask == nil {
+	if err := json.NewDecoder(io.LimitReader(conn, maxSocketBytes)).Decode(&request); err != nil || (request.Mask == nil && request.Progress == nil) {
 		return jobAnswer{Error: "the request is not one that this agent knows; use the program of the version of the agent"}
 	}
 	t, err := s.caller(conn)
 	if err != nil {
 		return jobAnswer{Error: err.Error()}
+	}
+	if request.Progress != nil {
+		return t.setProgress(request.Progress)
 	}
 	return t.addMask(request.Mask)
 }
@@ -151,6 +163,42 @@ func (t *attempt) addMask(r *maskRequest) jobAnswer {
 
 const maxSecretName = 128
 
+const (
+	maxProgressBytes = 256 // of a message
+	// progressPause is how often the server is told of an attempt's progress at most; the latest counts.
+	progressPause = time.Second
+)
+
+// setProgress takes in how far the job says that it is.
+func (t *attempt) setProgress(r *progressRequest) jobAnswer {
+	if !(r.Fraction >= 0 && r.Fraction <= 1) || len(r.Message) > maxProgressBytes {
+		return jobAnswer{Error: fmt.Sprintf("progress is a fraction from 0 to 1, with a message of at most %d bytes", maxProgressBytes)}
+	}
+	message := strings.ToValidUTF8(string(t.masks.Mask([]byte(r.Message))), "\ufffd")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.progress = &hwpv1.Progress{Permille: int32(math.Round(r.Fraction * 1000)), Message: message}
+	switch now := time.Now(); {
+	case t.told.After(now): // the timer that runs will tell it
+	case now.Sub(t.told) < progressPause:
+		t.told = t.told.Add(progressPause)
+		time.AfterFunc(t.told.Sub(now), t.tellProgress)
+	default:
+		t.told = now
+		t.agent.outbox.add(t)
+	}
+	return jobAnswer{}
+}
+
+// tellProgress tells the server what was held back, if the end of the attempt does not tell it.
+func (t *attempt) tellProgress() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.final == nil {
+		t.agent.outbox.add(t)
+	}
+}
+
 // AddMask has a secret, which it reads to its end, replaced by "****" in everything that the calling job writes from now on, also
 // in other forms such as base64. It is for processes of jobs, which find the agent by the variable SocketVariable. The
 // replacements are counted under the name, "added" when it is empty. The warnings say what will not be replaced.
@@ -159,6 +207,17 @@ func AddMask(ctx context.Context, name string, secret io.Reader) (warnings []str
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
+	return ask(ctx, jobRequest{Mask: &maskRequest{Name: name, Value: value}})
+}
+
+// SetProgress tells those who look at the calling job how far it is: a fraction from 0 to 1, and what it does, in a few words.
+func SetProgress(ctx context.Context, fraction float64, message string) error {
+	_, err := ask(ctx, jobRequest{Progress: &progressRequest{Fraction: fraction, Message: message}})
+	return err
+}
+
+// ask has the agent of the calling job do something.
+func ask(ctx context.Context, request jobRequest) (warnings []string, err error) {
 	path := os.Getenv(SocketVariable)
 	if path == "" {
 		return nil, fmt.Errorf("%s is not set: this is not a job, or its agent has no socket", SocketVariable)
@@ -169,7 +228,7 @@ func AddMask(ctx context.Context, name string, secret io.Reader) (warnings []str
 	}
 	defer conn.Close() //nolint:errcheck // the answer is there, or the error says more
 	_ = conn.SetDeadline(time.Now().Add(socketTime))
-	if err := json.NewEncoder(conn).Encode(jobRequest{Mask: &maskRequest{Name: name, Value: value}}); err != nil {
+	if err := json.NewEncoder(conn).Encode(request); err != nil {
 		return nil, fmt.Errorf("asking the agent: %w", err)
 	}
 	var answer jobAnswer

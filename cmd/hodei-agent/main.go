@@ -28,6 +28,7 @@ Usage:
   hodei-agent --server https://HOST:7443 --ca-pin sha256:... --token-file FILE   the first time; ` + "`hodei token create`" + ` prints it
   hodei-agent --server https://HOST:7443                                         afterwards
   hodei-agent mask add [--name NAME] < FILE                                      inside a job: mask a further secret in its output
+  hodei-agent progress FRACTION [MESSAGE]                                        inside a job: say how far it is, from 0 to 1
 
 Every flag can be set by a variable: HODEI_AGENT_ and its name, for example HODEI_AGENT_STATE_DIR.
 
@@ -49,6 +50,9 @@ func main() {
 func run(args []string) error {
 	if len(args) > 0 && args[0] == "mask" {
 		return maskAdd(args[1:])
+	}
+	if len(args) > 0 && args[0] == "progress" {
+		return progress(args[1:])
 	}
 	config := agent.Config{Version: version, Labels: map[string]string{}}
 	flags := flag.NewFlagSet("hodei-agent", flag.ContinueOnError)
@@ -139,6 +143,22 @@ func maskAdd(args []string) error {
 		fmt.Fprintln(os.Stderr, "hodei-agent:", warning)
 	}
 	return err
+}
+
+// progress says how far the job that calls it is.
+func progress(args []string) error {
+	if len(args) == 0 || len(args) > 2 {
+		return errors.New("expected: hodei-agent progress FRACTION [MESSAGE]")
+	}
+	fraction, err := strconv.ParseFloat(args[0], 64)
+	if err != nil {
+		return fmt.Errorf("%q is not a fraction like 0.25", args[0])
+	}
+	message := ""
+	if len(args) == 2 {
+		message = args[1]
+	}
+	return agent.SetProgress(context.Background(), fraction, message)
 }
 
 // parse reads the flags, and for those that are not given their variables.

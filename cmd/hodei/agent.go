@@ -6,6 +6,8 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -76,7 +78,7 @@ run; the second ends them. The small program hodei-agent does the same.`,
 	flags.Int64Var(&spoolMiB, "spool-limit-mib", 0, "output of a job that may wait on the disk in MiB; then the job waits (default 1024)")
 	flags.StringVar(&steps, "runner", "process", "what runs steps: process, or, for benchmarks, none (they succeed) or lines (they write)")
 	addLogFlags(cmd, &format, &level)
-	cmd.AddCommand(newMask())
+	cmd.AddCommand(newMask(), newProgress())
 	return cmd
 }
 
@@ -98,6 +100,21 @@ func newMask() *cobra.Command {
 	add.Flags().StringVar(&name, "name", "", "name under which replacements are counted (default: added)")
 	mask.AddCommand(add)
 	return mask
+}
+
+// newProgress is what jobs call too.
+func newProgress() *cobra.Command {
+	return &cobra.Command{
+		Use: "progress FRACTION [MESSAGE]", Short: "Inside a job: say how far it is, from 0 to 1", Args: cobra.RangeArgs(1, 2),
+		Example: `hodei agent progress 0.25 "part 1 of 4"`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fraction, err := strconv.ParseFloat(args[0], 64)
+			if err != nil {
+				return fmt.Errorf("%q is not a fraction like 0.25", args[0])
+			}
+			return agent.SetProgress(cmd.Context(), fraction, strings.Join(args[1:], ""))
+		},
+	}
 }
 
 // runnerNamed returns what runs steps; nil for the agent's own choice.

@@ -143,6 +143,9 @@ func jobDetails(w *tabwriter.Writer, j *hodeiv1.Job) {
 	if j.GetCause() != nil {
 		line("Cause", causeText(j.GetCause()))
 	}
+	if p := j.GetProgress(); p != nil {
+		line("Progress", strings.TrimSpace(fmt.Sprintf("%.0f %% %s", 100*p.GetFraction(), p.GetMessage())))
+	}
 	line("Attempt", fmt.Sprintf("%d of %d", j.GetAttempt(), j.GetSpec().GetMaxAttempts()))
 	if n := j.GetPreemptions(); n > 0 || j.GetPreempting() {
 		line("Preempted", fmt.Sprintf("%d, not counted against the attempts", n))

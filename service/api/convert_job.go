@@ -32,6 +32,9 @@ func jobToProto(j *job.Job, pendingReason string) *hodeiv1.Job {
 			p.Masked[name] = int32(min(n, math.MaxInt32))
 		}
 	}
+	if j.Progress != nil {
+		p.Progress = &hodeiv1.Progress{Fraction: float64(j.Progress.Permille) / 1000, Message: j.Progress.Message}
+	}
 	for i := range j.Steps {
 		p.Steps = append(p.Steps, stepStatusToProto(j.Spec.Steps[i].Name, &j.Steps[i]))
 	}

@@ -77,6 +77,9 @@ func (f *frameContent) addReports(reports []*hwpv1.AttemptReport) error {
 			Ref: ref, Steps: steps[first:len(steps):len(steps)], Ended: fromNanos(p.GetEndTime()), Step: int(p.GetStep()), Silent: p.GetSilent(),
 			Masked: maskedFromProto(p.GetMasked()),
 		}
+		if said := p.GetProgress(); said != nil {
+			r.Progress = &job.Progress{Permille: said.GetPermille(), Message: text(said.GetMessage())}
+		}
 		if !r.Ended.IsZero() {
 			r.Cause = causeFromOutcome(p.GetOutcome())
 		}

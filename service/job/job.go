@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -36,6 +37,7 @@ type Job struct {
 	WorkersLost int32             // how many attempts were lost with their worker
 	Preemptions int32             // how many attempts had to make room; they do not count against MaxAttempts
 	Held        string            // why the job does not start again until somebody releases it; empty: it is not held
+	Progress    *Progress         // how far the last attempt has said that it is; nil: it has said nothing; never changed
 	Former      []FormerAttempt   // who had the attempts before the present one, the newest last; never changed
 }
 
@@ -152,9 +154,31 @@ func (j Job) Assign(w WorkerID, epoch uint64) (Job, error) {
 	j.Attempt++
 	j.Epoch = epoch
 	j.Worker = w
-	j.Started, j.Ended, j.Silent, j.Masked, j.Preempting = time.Time{}, time.Time{}, false, nil, false
+	j.Started, j.Ended, j.Silent, j.Masked, j.Preempting, j.Progress = time.Time{}, time.Time{}, false, nil, false, nil
 	j.Steps = PendingSteps(len(j.Spec.Steps))
 	return j, nil
+}
+
+// Progress is what a job says of how far it is.
+type Progress struct {
+	Permille int32 // of its work is done, from 0 to 1000
+	Message  string
+}
+
+// maxProgressBytes bounds the message; the rest of a longer one is cut off.
+const maxProgressBytes = 256
+
+// ProgressReported records how far the attempt is. What is known already changes nothing.
+func (j Job) ProgressReported(p Progress) Job {
+	p.Permille = min(max(p.Permille, 0), 1000)
+	if len(p.Message) > maxProgressBytes {
+		p.Message = strings.ToValidUTF8(p.Message[:maxProgressBytes], "")
+	}
+	if j.Progress == nil || *j.Progress != p {
+		j.Progress = &p
+		j.Revision++
+	}
+	return j
 }
 
 // StepReport is what became of a step since the last report about it.

@@ -12,13 +12,14 @@ import (
 
 // Report is what an agent says about an attempt: what became of its steps since the last report, and its end.
 type Report struct {
-	Ref    job.AttemptRef
-	Steps  []job.StepReport  // times on the agent's clock
-	Ended  time.Time         // when nothing of the attempt ran any more; zero while it runs
-	Cause  job.Cause         // of the end
-	Step   int               // that decided the end, -1 for none
-	Silent bool              // the attempt has ended and wrote nothing
-	Masked map[string]uint64 // how often each secret was replaced in what it wrote, by name
+	Ref      job.AttemptRef
+	Steps    []job.StepReport  // times on the agent's clock
+	Ended    time.Time         // when nothing of the attempt ran any more; zero while it runs
+	Cause    job.Cause         // of the end
+	Step     int               // that decided the end, -1 for none
+	Silent   bool              // the attempt has ended and wrote nothing
+	Progress *job.Progress     // how far the attempt has said that it is; nil: it has said nothing
+	Masked   map[string]uint64 // how often each secret was replaced in what it wrote, by name
 }
 
 // Report takes in what a worker's agent says. Stale and repeated reports change nothing. acknowledge is called after the
@@ -61,6 +62,9 @@ func (s *state) report(worker job.WorkerID, r *Report, now time.Time) bool {
 	changed, err := e.job.StepsReported(r.Steps)
 	if err != nil {
 		return false
+	}
+	if r.Progress != nil {
+		changed = changed.ProgressReported(*r.Progress)
 	}
 	if !r.Ended.IsZero() {
 		if r.Step >= 0 && r.Step < len(changed.Spec.Steps) {

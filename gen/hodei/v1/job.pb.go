@@ -1397,7 +1397,9 @@ type Job struct {
 	// How many attempts had to make room for more urgent jobs; they do not count against max_attempts.
 	Preemptions int32 `protobuf:"varint,16,opt,name=preemptions,proto3" json:"preemptions,omitempty"`
 	// Why the job does not start again until ReleaseJob lets it, in one sentence; empty when it is not held.
-	Held          string `protobuf:"bytes,17,opt,name=held,proto3" json:"held,omitempty"`
+	Held string `protobuf:"bytes,17,opt,name=held,proto3" json:"held,omitempty"`
+	// How far the current or last attempt has said that it is; not set when it has said nothing.
+	Progress      *Progress `protobuf:"bytes,18,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1551,6 +1553,68 @@ func (x *Job) GetHeld() string {
 	return ""
 }
 
+func (x *Job) GetProgress() *Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+// Progress is what a job says of how far it is.
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much of its work is done, from 0 to 1.
+	Fraction float64 `protobuf:"fixed64,1,opt,name=fraction,proto3" json:"fraction,omitempty"`
+	// What it does, in a few words; may be empty.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_hodei_v1_job_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_hodei_v1_job_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Progress) GetFraction() float64 {
+	if x != nil {
+		return x.Fraction
+	}
+	return 0
+}
+
+func (x *Progress) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Cause says why a job, or a step, ended, with the evidence.
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1572,7 +1636,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_hodei_v1_job_proto_msgTypes[13]
+	mi := &file_hodei_v1_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1648,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[13]
+	mi := &file_hodei_v1_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1661,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{13}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Cause) GetKind() CauseKind {
@@ -1663,7 +1727,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_hodei_v1_job_proto_msgTypes[14]
+	mi := &file_hodei_v1_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1739,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[14]
+	mi := &file_hodei_v1_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1752,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{14}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StepStatus) GetName() string {
@@ -1748,7 +1812,7 @@ type ResourceUsage struct {
 
 func (x *ResourceUsage) Reset() {
 	*x = ResourceUsage{}
-	mi := &file_hodei_v1_job_proto_msgTypes[15]
+	mi := &file_hodei_v1_job_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1824,7 @@ func (x *ResourceUsage) String() string {
 func (*ResourceUsage) ProtoMessage() {}
 
 func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_hodei_v1_job_proto_msgTypes[15]
+	mi := &file_hodei_v1_job_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1837,7 @@ func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage.ProtoReflect.Descriptor instead.
 func (*ResourceUsage) Descriptor() ([]byte, []int) {
-	return file_hodei_v1_job_proto_rawDescGZIP(), []int{15}
+	return file_hodei_v1_job_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResourceUsage) GetUserCpu() *durationpb.Duration {
@@ -1901,7 +1965,7 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"\aBackoff\x12C\n" +
 	"\ainitial\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\ainitial\x12;\n" +
 	"\x03max\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x03max\x12/\n" +
-	"\x06factor\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06factor\"\xee\x05\n" +
+	"\x06factor\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06factor\"\x9e\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.hodei.v1.JobSpecR\x04spec\x12(\n" +
@@ -1924,10 +1988,14 @@ const file_hodei_v1_job_proto_rawDesc = "" +
 	"preempting\x18\x0f \x01(\bR\n" +
 	"preempting\x12 \n" +
 	"\vpreemptions\x18\x10 \x01(\x05R\vpreemptions\x12\x12\n" +
-	"\x04held\x18\x11 \x01(\tR\x04held\x1a9\n" +
+	"\x04held\x18\x11 \x01(\tR\x04held\x12.\n" +
+	"\bprogress\x18\x12 \x01(\v2\x12.hodei.v1.ProgressR\bprogress\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xa9\x01\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"@\n" +
+	"\bProgress\x12\x1a\n" +
+	"\bfraction\x18\x01 \x01(\x01R\bfraction\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xa9\x01\n" +
 	"\x05Cause\x12'\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x13.hodei.v1.CauseKindR\x04kind\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -2015,7 +2083,7 @@ func file_hodei_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_hodei_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hodei_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_hodei_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_hodei_v1_job_proto_goTypes = []any{
 	(ConcurrencyPolicy)(0),        // 0: hodei.v1.ConcurrencyPolicy
 	(ConstraintOperator)(0),       // 1: hodei.v1.ConstraintOperator
@@ -2035,64 +2103,66 @@ var file_hodei_v1_job_proto_goTypes = []any{
 	(*Gang)(nil),                  // 15: hodei.v1.Gang
 	(*Backoff)(nil),               // 16: hodei.v1.Backoff
 	(*Job)(nil),                   // 17: hodei.v1.Job
-	(*Cause)(nil),                 // 18: hodei.v1.Cause
-	(*StepStatus)(nil),            // 19: hodei.v1.StepStatus
-	(*ResourceUsage)(nil),         // 20: hodei.v1.ResourceUsage
-	nil,                           // 21: hodei.v1.JobSpec.LabelsEntry
-	nil,                           // 22: hodei.v1.JobSpec.EnvEntry
-	nil,                           // 23: hodei.v1.Step.EnvEntry
-	nil,                           // 24: hodei.v1.Resources.ExtrasEntry
-	nil,                           // 25: hodei.v1.Job.MaskedEntry
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*Progress)(nil),              // 18: hodei.v1.Progress
+	(*Cause)(nil),                 // 19: hodei.v1.Cause
+	(*StepStatus)(nil),            // 20: hodei.v1.StepStatus
+	(*ResourceUsage)(nil),         // 21: hodei.v1.ResourceUsage
+	nil,                           // 22: hodei.v1.JobSpec.LabelsEntry
+	nil,                           // 23: hodei.v1.JobSpec.EnvEntry
+	nil,                           // 24: hodei.v1.Step.EnvEntry
+	nil,                           // 25: hodei.v1.Resources.ExtrasEntry
+	nil,                           // 26: hodei.v1.Job.MaskedEntry
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_hodei_v1_job_proto_depIdxs = []int32{
-	21, // 0: hodei.v1.JobSpec.labels:type_name -> hodei.v1.JobSpec.LabelsEntry
+	22, // 0: hodei.v1.JobSpec.labels:type_name -> hodei.v1.JobSpec.LabelsEntry
 	6,  // 1: hodei.v1.JobSpec.steps:type_name -> hodei.v1.Step
-	22, // 2: hodei.v1.JobSpec.env:type_name -> hodei.v1.JobSpec.EnvEntry
+	23, // 2: hodei.v1.JobSpec.env:type_name -> hodei.v1.JobSpec.EnvEntry
 	11, // 3: hodei.v1.JobSpec.resources:type_name -> hodei.v1.Resources
 	12, // 4: hodei.v1.JobSpec.constraints:type_name -> hodei.v1.Constraint
-	26, // 5: hodei.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
+	27, // 5: hodei.v1.JobSpec.timeout:type_name -> google.protobuf.Duration
 	16, // 6: hodei.v1.JobSpec.backoff:type_name -> hodei.v1.Backoff
-	27, // 7: hodei.v1.JobSpec.run_after:type_name -> google.protobuf.Timestamp
+	28, // 7: hodei.v1.JobSpec.run_after:type_name -> google.protobuf.Timestamp
 	13, // 8: hodei.v1.JobSpec.affinities:type_name -> hodei.v1.Affinity
 	14, // 9: hodei.v1.JobSpec.concurrency:type_name -> hodei.v1.Concurrency
 	15, // 10: hodei.v1.JobSpec.gang:type_name -> hodei.v1.Gang
 	9,  // 11: hodei.v1.Step.command:type_name -> hodei.v1.Command
 	10, // 12: hodei.v1.Step.script:type_name -> hodei.v1.Script
-	23, // 13: hodei.v1.Step.env:type_name -> hodei.v1.Step.EnvEntry
-	26, // 14: hodei.v1.Step.timeout:type_name -> google.protobuf.Duration
-	26, // 15: hodei.v1.Step.grace:type_name -> google.protobuf.Duration
+	24, // 13: hodei.v1.Step.env:type_name -> hodei.v1.Step.EnvEntry
+	27, // 14: hodei.v1.Step.timeout:type_name -> google.protobuf.Duration
+	27, // 15: hodei.v1.Step.grace:type_name -> google.protobuf.Duration
 	7,  // 16: hodei.v1.Step.secrets:type_name -> hodei.v1.SecretRef
 	8,  // 17: hodei.v1.Step.terminal:type_name -> hodei.v1.Terminal
-	24, // 18: hodei.v1.Resources.extras:type_name -> hodei.v1.Resources.ExtrasEntry
+	25, // 18: hodei.v1.Resources.extras:type_name -> hodei.v1.Resources.ExtrasEntry
 	1,  // 19: hodei.v1.Constraint.operator:type_name -> hodei.v1.ConstraintOperator
 	12, // 20: hodei.v1.Affinity.constraint:type_name -> hodei.v1.Constraint
 	0,  // 21: hodei.v1.Concurrency.policy:type_name -> hodei.v1.ConcurrencyPolicy
-	26, // 22: hodei.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	26, // 23: hodei.v1.Backoff.max:type_name -> google.protobuf.Duration
+	27, // 22: hodei.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	27, // 23: hodei.v1.Backoff.max:type_name -> google.protobuf.Duration
 	5,  // 24: hodei.v1.Job.spec:type_name -> hodei.v1.JobSpec
 	2,  // 25: hodei.v1.Job.state:type_name -> hodei.v1.JobState
-	18, // 26: hodei.v1.Job.cause:type_name -> hodei.v1.Cause
-	19, // 27: hodei.v1.Job.steps:type_name -> hodei.v1.StepStatus
-	27, // 28: hodei.v1.Job.create_time:type_name -> google.protobuf.Timestamp
-	27, // 29: hodei.v1.Job.start_time:type_name -> google.protobuf.Timestamp
-	27, // 30: hodei.v1.Job.end_time:type_name -> google.protobuf.Timestamp
-	27, // 31: hodei.v1.Job.next_attempt_time:type_name -> google.protobuf.Timestamp
-	25, // 32: hodei.v1.Job.masked:type_name -> hodei.v1.Job.MaskedEntry
-	3,  // 33: hodei.v1.Cause.kind:type_name -> hodei.v1.CauseKind
-	4,  // 34: hodei.v1.StepStatus.state:type_name -> hodei.v1.StepState
-	18, // 35: hodei.v1.StepStatus.cause:type_name -> hodei.v1.Cause
-	27, // 36: hodei.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
-	27, // 37: hodei.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
-	20, // 38: hodei.v1.StepStatus.usage:type_name -> hodei.v1.ResourceUsage
-	26, // 39: hodei.v1.ResourceUsage.user_cpu:type_name -> google.protobuf.Duration
-	26, // 40: hodei.v1.ResourceUsage.system_cpu:type_name -> google.protobuf.Duration
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	19, // 26: hodei.v1.Job.cause:type_name -> hodei.v1.Cause
+	20, // 27: hodei.v1.Job.steps:type_name -> hodei.v1.StepStatus
+	28, // 28: hodei.v1.Job.create_time:type_name -> google.protobuf.Timestamp
+	28, // 29: hodei.v1.Job.start_time:type_name -> google.protobuf.Timestamp
+	28, // 30: hodei.v1.Job.end_time:type_name -> google.protobuf.Timestamp
+	28, // 31: hodei.v1.Job.next_attempt_time:type_name -> google.protobuf.Timestamp
+	26, // 32: hodei.v1.Job.masked:type_name -> hodei.v1.Job.MaskedEntry
+	18, // 33: hodei.v1.Job.progress:type_name -> hodei.v1.Progress
+	3,  // 34: hodei.v1.Cause.kind:type_name -> hodei.v1.CauseKind
+	4,  // 35: hodei.v1.StepStatus.state:type_name -> hodei.v1.StepState
+	19, // 36: hodei.v1.StepStatus.cause:type_name -> hodei.v1.Cause
+	28, // 37: hodei.v1.StepStatus.start_time:type_name -> google.protobuf.Timestamp
+	28, // 38: hodei.v1.StepStatus.end_time:type_name -> google.protobuf.Timestamp
+	21, // 39: hodei.v1.StepStatus.usage:type_name -> hodei.v1.ResourceUsage
+	27, // 40: hodei.v1.ResourceUsage.user_cpu:type_name -> google.protobuf.Duration
+	27, // 41: hodei.v1.ResourceUsage.system_cpu:type_name -> google.protobuf.Duration
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_hodei_v1_job_proto_init() }
@@ -2110,7 +2180,7 @@ func file_hodei_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hodei_v1_job_proto_rawDesc), len(file_hodei_v1_job_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

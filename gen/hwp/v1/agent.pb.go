@@ -1025,7 +1025,9 @@ type AttemptReport struct {
 	// How often each secret was replaced in what the attempt wrote, by name; only in the report of the end.
 	Masked map[string]uint64 `protobuf:"bytes,7,rep,name=masked,proto3" json:"masked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// How many bytes of output it has, all steps and streams together; only in the report of the end.
-	LogBytes      uint64 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	LogBytes uint64 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	// How far the job has said that it is; not set when it has said nothing.
+	Progress      *Progress `protobuf:"bytes,9,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1116,6 +1118,68 @@ func (x *AttemptReport) GetLogBytes() uint64 {
 	return 0
 }
 
+func (x *AttemptReport) GetProgress() *Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+// Progress is what a job says of how far it is.
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much of its work is done, in thousandths.
+	Permille int32 `protobuf:"varint,1,opt,name=permille,proto3" json:"permille,omitempty"`
+	// What it does.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_hwp_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_hwp_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Progress) GetPermille() int32 {
+	if x != nil {
+		return x.Permille
+	}
+	return 0
+}
+
+func (x *Progress) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // StepReport says what became of a step. What the server knows already changes nothing.
 type StepReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1139,7 +1203,7 @@ type StepReport struct {
 
 func (x *StepReport) Reset() {
 	*x = StepReport{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[10]
+	mi := &file_hwp_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1215,7 @@ func (x *StepReport) String() string {
 func (*StepReport) ProtoMessage() {}
 
 func (x *StepReport) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[10]
+	mi := &file_hwp_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1228,7 @@ func (x *StepReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepReport.ProtoReflect.Descriptor instead.
 func (*StepReport) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StepReport) GetStep() int32 {
@@ -1233,7 +1297,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[11]
+	mi := &file_hwp_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1309,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[11]
+	mi := &file_hwp_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1322,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Outcome) GetKind() OutcomeKind {
@@ -1306,7 +1370,7 @@ type LogEnd struct {
 
 func (x *LogEnd) Reset() {
 	*x = LogEnd{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[12]
+	mi := &file_hwp_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1382,7 @@ func (x *LogEnd) String() string {
 func (*LogEnd) ProtoMessage() {}
 
 func (x *LogEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[12]
+	mi := &file_hwp_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1395,7 @@ func (x *LogEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEnd.ProtoReflect.Descriptor instead.
 func (*LogEnd) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogEnd) GetAttempt() *AttemptRef {
@@ -1379,7 +1443,7 @@ type StreamTotal struct {
 
 func (x *StreamTotal) Reset() {
 	*x = StreamTotal{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[13]
+	mi := &file_hwp_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1455,7 @@ func (x *StreamTotal) String() string {
 func (*StreamTotal) ProtoMessage() {}
 
 func (x *StreamTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[13]
+	mi := &file_hwp_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1468,7 @@ func (x *StreamTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamTotal.ProtoReflect.Descriptor instead.
 func (*StreamTotal) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StreamTotal) GetStep() int32 {
@@ -1446,7 +1510,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_hwp_v1_agent_proto_msgTypes[14]
+	mi := &file_hwp_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1522,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_hwp_v1_agent_proto_msgTypes[14]
+	mi := &file_hwp_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1535,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_hwp_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Drain) GetResume() bool {
@@ -1550,7 +1614,7 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12\x1b\n" +
 	"\tmilli_cpu\x18\x02 \x01(\x05R\bmilliCpu\x12\x1d\n" +
 	"\n" +
-	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\xec\x02\n" +
+	"memory_mib\x18\x03 \x01(\x05R\tmemoryMib\"\x9a\x03\n" +
 	"\rAttemptReport\x12,\n" +
 	"\aattempt\x18\x01 \x01(\v2\x12.hwp.v1.AttemptRefR\aattempt\x12(\n" +
 	"\x05steps\x18\x02 \x03(\v2\x12.hwp.v1.StepReportR\x05steps\x12\x19\n" +
@@ -1559,10 +1623,14 @@ const file_hwp_v1_agent_proto_rawDesc = "" +
 	"\x04step\x18\x05 \x01(\x05R\x04step\x12\x16\n" +
 	"\x06silent\x18\x06 \x01(\bR\x06silent\x129\n" +
 	"\x06masked\x18\a \x03(\v2!.hwp.v1.AttemptReport.MaskedEntryR\x06masked\x12\x1b\n" +
-	"\tlog_bytes\x18\b \x01(\x04R\blogBytes\x1a9\n" +
+	"\tlog_bytes\x18\b \x01(\x04R\blogBytes\x12,\n" +
+	"\bprogress\x18\t \x01(\v2\x10.hwp.v1.ProgressR\bprogress\x1a9\n" +
 	"\vMaskedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xdf\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"@\n" +
+	"\bProgress\x12\x1a\n" +
+	"\bpermille\x18\x01 \x01(\x05R\bpermille\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xdf\x01\n" +
 	"\n" +
 	"StepReport\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x05R\x04step\x12\x1d\n" +
@@ -1628,7 +1696,7 @@ func file_hwp_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_hwp_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_hwp_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_hwp_v1_agent_proto_goTypes = []any{
 	(LogEncoding)(0),           // 0: hwp.v1.LogEncoding
 	(LogStream)(0),             // 1: hwp.v1.LogStream
@@ -1643,45 +1711,47 @@ var file_hwp_v1_agent_proto_goTypes = []any{
 	(*LogChunk)(nil),           // 10: hwp.v1.LogChunk
 	(*Usage)(nil),              // 11: hwp.v1.Usage
 	(*AttemptReport)(nil),      // 12: hwp.v1.AttemptReport
-	(*StepReport)(nil),         // 13: hwp.v1.StepReport
-	(*Outcome)(nil),            // 14: hwp.v1.Outcome
-	(*LogEnd)(nil),             // 15: hwp.v1.LogEnd
-	(*StreamTotal)(nil),        // 16: hwp.v1.StreamTotal
-	(*Drain)(nil),              // 17: hwp.v1.Drain
-	nil,                        // 18: hwp.v1.Register.LabelsEntry
-	nil,                        // 19: hwp.v1.Capacity.ExtrasEntry
-	nil,                        // 20: hwp.v1.AttemptReport.MaskedEntry
+	(*Progress)(nil),           // 13: hwp.v1.Progress
+	(*StepReport)(nil),         // 14: hwp.v1.StepReport
+	(*Outcome)(nil),            // 15: hwp.v1.Outcome
+	(*LogEnd)(nil),             // 16: hwp.v1.LogEnd
+	(*StreamTotal)(nil),        // 17: hwp.v1.StreamTotal
+	(*Drain)(nil),              // 18: hwp.v1.Drain
+	nil,                        // 19: hwp.v1.Register.LabelsEntry
+	nil,                        // 20: hwp.v1.Capacity.ExtrasEntry
+	nil,                        // 21: hwp.v1.AttemptReport.MaskedEntry
 }
 var file_hwp_v1_agent_proto_depIdxs = []int32{
 	7,  // 0: hwp.v1.AgentMessage.register:type_name -> hwp.v1.Register
 	9,  // 1: hwp.v1.AgentMessage.heartbeat:type_name -> hwp.v1.Heartbeat
 	10, // 2: hwp.v1.AgentMessage.log_chunk:type_name -> hwp.v1.LogChunk
 	11, // 3: hwp.v1.AgentMessage.usage:type_name -> hwp.v1.Usage
-	15, // 4: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
-	17, // 5: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
+	16, // 4: hwp.v1.AgentMessage.log_end:type_name -> hwp.v1.LogEnd
+	18, // 5: hwp.v1.AgentMessage.drain:type_name -> hwp.v1.Drain
 	4,  // 6: hwp.v1.AgentMessage.certificate_request:type_name -> hwp.v1.CertificateRequest
 	5,  // 7: hwp.v1.AgentMessage.token_request:type_name -> hwp.v1.TokenRequest
-	18, // 8: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
+	19, // 8: hwp.v1.Register.labels:type_name -> hwp.v1.Register.LabelsEntry
 	8,  // 9: hwp.v1.Register.capacity:type_name -> hwp.v1.Capacity
 	6,  // 10: hwp.v1.Register.attempts:type_name -> hwp.v1.AttemptRef
-	19, // 11: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
+	20, // 11: hwp.v1.Capacity.extras:type_name -> hwp.v1.Capacity.ExtrasEntry
 	1,  // 12: hwp.v1.LogChunk.stream:type_name -> hwp.v1.LogStream
 	0,  // 13: hwp.v1.LogChunk.encoding:type_name -> hwp.v1.LogEncoding
 	6,  // 14: hwp.v1.Usage.attempt:type_name -> hwp.v1.AttemptRef
 	6,  // 15: hwp.v1.AttemptReport.attempt:type_name -> hwp.v1.AttemptRef
-	13, // 16: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
-	14, // 17: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
-	20, // 18: hwp.v1.AttemptReport.masked:type_name -> hwp.v1.AttemptReport.MaskedEntry
-	14, // 19: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
-	2,  // 20: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
-	6,  // 21: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
-	16, // 22: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
-	1,  // 23: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	14, // 16: hwp.v1.AttemptReport.steps:type_name -> hwp.v1.StepReport
+	15, // 17: hwp.v1.AttemptReport.outcome:type_name -> hwp.v1.Outcome
+	21, // 18: hwp.v1.AttemptReport.masked:type_name -> hwp.v1.AttemptReport.MaskedEntry
+	13, // 19: hwp.v1.AttemptReport.progress:type_name -> hwp.v1.Progress
+	15, // 20: hwp.v1.StepReport.outcome:type_name -> hwp.v1.Outcome
+	2,  // 21: hwp.v1.Outcome.kind:type_name -> hwp.v1.OutcomeKind
+	6,  // 22: hwp.v1.LogEnd.attempt:type_name -> hwp.v1.AttemptRef
+	17, // 23: hwp.v1.LogEnd.streams:type_name -> hwp.v1.StreamTotal
+	1,  // 24: hwp.v1.StreamTotal.stream:type_name -> hwp.v1.LogStream
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_hwp_v1_agent_proto_init() }
@@ -1705,7 +1775,7 @@ func file_hwp_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hwp_v1_agent_proto_rawDesc), len(file_hwp_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -41,6 +41,9 @@ func AppendState(b []byte, j *job.Job) []byte {
 	for i := range j.Former {
 		b = appendMessage(b, 22, func(b []byte) []byte { return appendFormer(b, &j.Former[i]) })
 	}
+	if p := j.Progress; p != nil {
+		b = appendMessage(b, 23, func(b []byte) []byte { return appendString(appendNumber(b, 1, p.Permille), 2, p.Message) })
+	}
 	return b
 }
 
@@ -104,6 +107,8 @@ func DecodeState(record []byte, j *job.Job) error {
 			j.Waited = string(v.bytes)
 		case 22:
 			err = addFormer(j, v.bytes)
+		case 23:
+			j.Progress, err = decodeProgress(v.bytes)
 		}
 		return err
 	})
@@ -163,6 +168,20 @@ func appendFormer(b []byte, f *job.FormerAttempt) []byte {
 	b = appendNumber(b, 1, f.Attempt)
 	b = appendNumber(b, 2, f.Epoch)
 	return appendString(b, 3, string(f.Worker))
+}
+
+func decodeProgress(b []byte) (*job.Progress, error) {
+	p := new(job.Progress)
+	err := message(b, func(num protowire.Number, v value) error {
+		switch num {
+		case 1:
+			p.Permille = v.int32()
+		case 2:
+			p.Message = string(v.bytes)
+		}
+		return nil
+	})
+	return p, err
 }
 
 func addFormer(j *job.Job, b []byte) error {

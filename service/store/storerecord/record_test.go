@@ -125,6 +125,9 @@ func TestJobsComeBackAsTheyWere(t *testing.T) {
 				Worker: job.WorkerID(text().Draw(t, "former worker")),
 			})
 		}
+		if rapid.Bool().Draw(t, "progress") {
+			j.Progress = &job.Progress{Permille: rapid.Int32().Draw(t, "permille"), Message: text().Draw(t, "message")}
+		}
 		if rapid.Bool().Draw(t, "masked") {
 			j.Masked = map[string]uint64{text().Draw(t, "secret"): rapid.Uint64().Draw(t, "times"), "none": 0}
 		}

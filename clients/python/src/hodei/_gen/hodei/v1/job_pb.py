@@ -726,7 +726,7 @@ class Backoff(Message[_BackoffFields]):
         max: Duration | None
         factor: float
 
-_JobFields: TypeAlias = Literal["id", "spec", "state", "cause", "attempt", "worker_id", "steps", "create_time", "start_time", "end_time", "pending_reason", "next_attempt_time", "revision", "masked", "preempting", "preemptions", "held"]
+_JobFields: TypeAlias = Literal["id", "spec", "state", "cause", "attempt", "worker_id", "steps", "create_time", "start_time", "end_time", "pending_reason", "next_attempt_time", "revision", "masked", "preempting", "preemptions", "held", "progress"]
 
 class Job(Message[_JobFields]):
     """
@@ -839,9 +839,15 @@ class Job(Message[_JobFields]):
             ```proto
             string held = 17;
             ```
+        progress:
+            How far the current or last attempt has said that it is; not set when it has said nothing.
+
+            ```proto
+            optional hodei.v1.Progress progress = 18;
+            ```
     """
 
-    __slots__ = ("id", "spec", "state", "cause", "attempt", "worker_id", "steps", "create_time", "start_time", "end_time", "pending_reason", "next_attempt_time", "revision", "masked", "preempting", "preemptions", "held")
+    __slots__ = ("id", "spec", "state", "cause", "attempt", "worker_id", "steps", "create_time", "start_time", "end_time", "pending_reason", "next_attempt_time", "revision", "masked", "preempting", "preemptions", "held", "progress")
 
     if TYPE_CHECKING:
 
@@ -865,6 +871,7 @@ class Job(Message[_JobFields]):
             preempting: bool = False,
             preemptions: int = 0,
             held: str = "",
+            progress: Progress | None = None,
         ) -> None:
             pass
 
@@ -885,6 +892,47 @@ class Job(Message[_JobFields]):
         preempting: bool
         preemptions: int
         held: str
+        progress: Progress | None
+
+_ProgressFields: TypeAlias = Literal["fraction", "message"]
+
+class Progress(Message[_ProgressFields]):
+    """
+    Progress is what a job says of how far it is.
+
+    ```proto
+    message hodei.v1.Progress
+    ```
+
+    Attributes:
+        fraction:
+            How much of its work is done, from 0 to 1.
+
+            ```proto
+            double fraction = 1;
+            ```
+        message:
+            What it does, in a few words; may be empty.
+
+            ```proto
+            string message = 2;
+            ```
+    """
+
+    __slots__ = ("fraction", "message")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            fraction: float = 0,
+            message: str = "",
+        ) -> None:
+            pass
+
+        fraction: float
+        message: str
 
 _CauseFields: TypeAlias = Literal["kind", "exit_code", "signal", "step", "message", "actor"]
 
@@ -1448,7 +1496,7 @@ class StepState(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x12hodei/v1/job.proto\x12\x08hodei.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\x91\x07\n\x07JobSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x14\n\x05queue\x18\x03 \x01(\tR\x05queue\x125\n\x06labels\x18\x04 \x03(\x0b2\x1d.hodei.v1.JobSpec.LabelsEntryR\x06labels\x12$\n\x05steps\x18\x05 \x03(\x0b2\x0e.hodei.v1.StepR\x05steps\x12,\n\x03env\x18\x06 \x03(\x0b2\x1a.hodei.v1.JobSpec.EnvEntryR\x03env\x121\n\tresources\x18\x07 \x01(\x0b2\x13.hodei.v1.ResourcesR\tresources\x126\n\x0bconstraints\x18\x08 \x03(\x0b2\x14.hodei.v1.ConstraintR\x0bconstraints\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x123\n\x07timeout\x18\n \x01(\x0b2\x19.google.protobuf.DurationR\x07timeout\x12!\n\x0cmax_attempts\x18\x0b \x01(\x05R\x0bmaxAttempts\x12+\n\x07backoff\x18\x0c \x01(\x0b2\x11.hodei.v1.BackoffR\x07backoff\x127\n\trun_after\x18\r \x01(\x0b2\x1a.google.protobuf.TimestampR\x08runAfter\x122\n\naffinities\x18\x0e \x03(\x0b2\x12.hodei.v1.AffinityR\naffinities\x12\x16\n\x06spread\x18\x0f \x01(\tR\x06spread\x12\x14\n\x05apart\x18\x10 \x01(\tR\x05apart\x12 \n\x0btolerations\x18\x11 \x03(\tR\x0btolerations\x127\n\x0bconcurrency\x18\x12 \x01(\x0b2\x15.hodei.v1.ConcurrencyR\x0bconcurrency\x12"\n\x04gang\x18\x13 \x01(\x0b2\x0e.hodei.v1.GangR\x04gang\x12\x1a\n\x08requires\x18\x14 \x03(\tR\x08requires\x1a9\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\xc8\x03\n\x04Step\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12-\n\x07command\x18\x02 \x01(\x0b2\x11.hodei.v1.CommandH\x00R\x07command\x12*\n\x06script\x18\x03 \x01(\x0b2\x10.hodei.v1.ScriptH\x00R\x06script\x12)\n\x03env\x18\x04 \x03(\x0b2\x17.hodei.v1.Step.EnvEntryR\x03env\x12\x1f\n\x0bworking_dir\x18\x05 \x01(\tR\nworkingDir\x123\n\x07timeout\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\x07timeout\x12/\n\x05grace\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x05grace\x12-\n\x07secrets\x18\x08 \x03(\x0b2\x13.hodei.v1.SecretRefR\x07secrets\x12.\n\x08terminal\x18\t \x01(\x0b2\x12.hodei.v1.TerminalR\x08terminal\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x08\n\x06action"E\n\tSecretRef\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03env\x18\x02 \x01(\tR\x03env\x12\x12\n\x04file\x18\x03 \x01(\x08R\x04file"8\n\x08Terminal\x12\x18\n\x07columns\x18\x01 \x01(\x05R\x07columns\x12\x12\n\x04rows\x18\x02 \x01(\x05R\x04rows"\x1d\n\x07Command\x12\x12\n\x04argv\x18\x01 \x03(\tR\x04argv"2\n\x06Script\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05shell\x18\x02 \x03(\tR\x05shell"\xbb\x01\n\tResources\x12\x1b\n\tmilli_cpu\x18\x01 \x01(\x05R\x08milliCpu\x12\x1d\n\nmemory_mib\x18\x02 \x01(\x05R\tmemoryMib\x127\n\x06extras\x18\x03 \x03(\x0b2\x1f.hodei.v1.Resources.ExtrasEntryR\x06extras\x1a9\n\x0bExtrasEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01"t\n\nConstraint\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x128\n\x08operator\x18\x02 \x01(\x0e2\x1c.hodei.v1.ConstraintOperatorR\x08operator\x12\x16\n\x06values\x18\x03 \x03(\tR\x06values"X\n\x08Affinity\x124\n\nconstraint\x18\x01 \x01(\x0b2\x14.hodei.v1.ConstraintR\nconstraint\x12\x16\n\x06weight\x18\x02 \x01(\x05R\x06weight"j\n\x0bConcurrency\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x123\n\x06policy\x18\x03 \x01(\x0e2\x1b.hodei.v1.ConcurrencyPolicyR\x06policy".\n\x04Gang\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04size\x18\x02 \x01(\x05R\x04size"\x83\x01\n\x07Backoff\x123\n\x07initial\x18\x01 \x01(\x0b2\x19.google.protobuf.DurationR\x07initial\x12+\n\x03max\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\x03max\x12\x16\n\x06factor\x18\x03 \x01(\x01R\x06factor"\xee\x05\n\x03Job\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x04spec\x18\x02 \x01(\x0b2\x11.hodei.v1.JobSpecR\x04spec\x12(\n\x05state\x18\x03 \x01(\x0e2\x12.hodei.v1.JobStateR\x05state\x12%\n\x05cause\x18\x04 \x01(\x0b2\x0f.hodei.v1.CauseR\x05cause\x12\x18\n\x07attempt\x18\x05 \x01(\x05R\x07attempt\x12\x1b\n\tworker_id\x18\x06 \x01(\tR\x08workerId\x12*\n\x05steps\x18\x07 \x03(\x0b2\x14.hodei.v1.StepStatusR\x05steps\x12;\n\x0bcreate_time\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\ncreateTime\x129\n\nstart_time\x18\t \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12%\n\x0epending_reason\x18\x0b \x01(\tR\rpendingReason\x12F\n\x11next_attempt_time\x18\x0c \x01(\x0b2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x1a\n\x08revision\x18\r \x01(\x05R\x08revision\x121\n\x06masked\x18\x0e \x03(\x0b2\x19.hodei.v1.Job.MaskedEntryR\x06masked\x12\x1e\n\npreempting\x18\x0f \x01(\x08R\npreempting\x12 \n\x0bpreemptions\x18\x10 \x01(\x05R\x0bpreemptions\x12\x12\n\x04held\x18\x11 \x01(\tR\x04held\x1a9\n\x0bMaskedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01"\xa9\x01\n\x05Cause\x12\'\n\x04kind\x18\x01 \x01(\x0e2\x13.hodei.v1.CauseKindR\x04kind\x12\x1b\n\texit_code\x18\x02 \x01(\x05R\x08exitCode\x12\x16\n\x06signal\x18\x03 \x01(\tR\x06signal\x12\x12\n\x04step\x18\x04 \x01(\tR\x04step\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x14\n\x05actor\x18\x06 \x01(\tR\x05actor"\x93\x02\n\nStepStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12)\n\x05state\x18\x02 \x01(\x0e2\x13.hodei.v1.StepStateR\x05state\x12%\n\x05cause\x18\x03 \x01(\x0b2\x0f.hodei.v1.CauseR\x05cause\x129\n\nstart_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12-\n\x05usage\x18\x06 \x01(\x0b2\x17.hodei.v1.ResourceUsageR\x05usage"\x9f\x01\n\rResourceUsage\x124\n\x08user_cpu\x18\x01 \x01(\x0b2\x19.google.protobuf.DurationR\x07userCpu\x128\n\nsystem_cpu\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\tsystemCpu\x12\x1e\n\x0bmax_rss_kib\x18\x03 \x01(\x05R\tmaxRssKib*\x9b\x01\n\x11ConcurrencyPolicy\x12"\n\x1eCONCURRENCY_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18CONCURRENCY_POLICY_QUEUE\x10\x01\x12\x1d\n\x19CONCURRENCY_POLICY_LATEST\x10\x02\x12%\n!CONCURRENCY_POLICY_CANCEL_RUNNING\x10\x03*\x99\x02\n\x12ConstraintOperator\x12#\n\x1fCONSTRAINT_OPERATOR_UNSPECIFIED\x10\x00\x12\x1a\n\x16CONSTRAINT_OPERATOR_IN\x10\x01\x12\x1e\n\x1aCONSTRAINT_OPERATOR_NOT_IN\x10\x02\x12\x1e\n\x1aCONSTRAINT_OPERATOR_EXISTS\x10\x03\x12"\n\x1eCONSTRAINT_OPERATOR_NOT_EXISTS\x10\x04\x12\x1c\n\x18CONSTRAINT_OPERATOR_LESS\x10\x05\x12\x1f\n\x1bCONSTRAINT_OPERATOR_GREATER\x10\x06\x12\x1f\n\x1bCONSTRAINT_OPERATOR_VERSION\x10\x07*\xbc\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x01\x12\x15\n\x11JOB_STATE_DELAYED\x10\x02\x12\x14\n\x10JOB_STATE_QUEUED\x10\x03\x12\x16\n\x12JOB_STATE_ASSIGNED\x10\x04\x12\x15\n\x11JOB_STATE_RUNNING\x10\x05\x12\x17\n\x13JOB_STATE_CANCELING\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x16\n\x12JOB_STATE_CANCELED\x10\t\x12\x17\n\x13JOB_STATE_TIMED_OUT\x10\n\x12\x12\n\x0eJOB_STATE_LOST\x10\x0b\x12\x15\n\x11JOB_STATE_SKIPPED\x10\x0c*\xb3\x02\n\tCauseKind\x12\x1a\n\x16CAUSE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14CAUSE_KIND_EXIT_CODE\x10\x01\x12\x15\n\x11CAUSE_KIND_SIGNAL\x10\x02\x12\x1c\n\x18CAUSE_KIND_OUT_OF_MEMORY\x10\x03\x12\x16\n\x12CAUSE_KIND_TIMEOUT\x10\x04\x12\x17\n\x13CAUSE_KIND_CANCELED\x10\x05\x12\x18\n\x14CAUSE_KIND_PREEMPTED\x10\x06\x12\x1a\n\x16CAUSE_KIND_WORKER_LOST\x10\x07\x12 \n\x1cCAUSE_KIND_DEPENDENCY_FAILED\x10\x08\x12\x16\n\x12CAUSE_KIND_INVALID\x10\t\x12\x1a\n\x16CAUSE_KIND_AGENT_ERROR\x10\n*\xd3\x01\n\tStepState\x12\x1a\n\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12STEP_STATE_PENDING\x10\x01\x12\x16\n\x12STEP_STATE_RUNNING\x10\x02\x12\x18\n\x14STEP_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11STEP_STATE_FAILED\x10\x04\x12\x17\n\x13STEP_STATE_CANCELED\x10\x05\x12\x18\n\x14STEP_STATE_TIMED_OUT\x10\x06\x12\x16\n\x12STEP_STATE_SKIPPED\x10\x07b\x06proto3',
+    b'\n\x12hodei/v1/job.proto\x12\x08hodei.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\x91\x07\n\x07JobSpec\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x14\n\x05queue\x18\x03 \x01(\tR\x05queue\x125\n\x06labels\x18\x04 \x03(\x0b2\x1d.hodei.v1.JobSpec.LabelsEntryR\x06labels\x12$\n\x05steps\x18\x05 \x03(\x0b2\x0e.hodei.v1.StepR\x05steps\x12,\n\x03env\x18\x06 \x03(\x0b2\x1a.hodei.v1.JobSpec.EnvEntryR\x03env\x121\n\tresources\x18\x07 \x01(\x0b2\x13.hodei.v1.ResourcesR\tresources\x126\n\x0bconstraints\x18\x08 \x03(\x0b2\x14.hodei.v1.ConstraintR\x0bconstraints\x12\x1a\n\x08priority\x18\t \x01(\x05R\x08priority\x123\n\x07timeout\x18\n \x01(\x0b2\x19.google.protobuf.DurationR\x07timeout\x12!\n\x0cmax_attempts\x18\x0b \x01(\x05R\x0bmaxAttempts\x12+\n\x07backoff\x18\x0c \x01(\x0b2\x11.hodei.v1.BackoffR\x07backoff\x127\n\trun_after\x18\r \x01(\x0b2\x1a.google.protobuf.TimestampR\x08runAfter\x122\n\naffinities\x18\x0e \x03(\x0b2\x12.hodei.v1.AffinityR\naffinities\x12\x16\n\x06spread\x18\x0f \x01(\tR\x06spread\x12\x14\n\x05apart\x18\x10 \x01(\tR\x05apart\x12 \n\x0btolerations\x18\x11 \x03(\tR\x0btolerations\x127\n\x0bconcurrency\x18\x12 \x01(\x0b2\x15.hodei.v1.ConcurrencyR\x0bconcurrency\x12"\n\x04gang\x18\x13 \x01(\x0b2\x0e.hodei.v1.GangR\x04gang\x12\x1a\n\x08requires\x18\x14 \x03(\tR\x08requires\x1a9\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\xc8\x03\n\x04Step\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12-\n\x07command\x18\x02 \x01(\x0b2\x11.hodei.v1.CommandH\x00R\x07command\x12*\n\x06script\x18\x03 \x01(\x0b2\x10.hodei.v1.ScriptH\x00R\x06script\x12)\n\x03env\x18\x04 \x03(\x0b2\x17.hodei.v1.Step.EnvEntryR\x03env\x12\x1f\n\x0bworking_dir\x18\x05 \x01(\tR\nworkingDir\x123\n\x07timeout\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\x07timeout\x12/\n\x05grace\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x05grace\x12-\n\x07secrets\x18\x08 \x03(\x0b2\x13.hodei.v1.SecretRefR\x07secrets\x12.\n\x08terminal\x18\t \x01(\x0b2\x12.hodei.v1.TerminalR\x08terminal\x1a6\n\x08EnvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x08\n\x06action"E\n\tSecretRef\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03env\x18\x02 \x01(\tR\x03env\x12\x12\n\x04file\x18\x03 \x01(\x08R\x04file"8\n\x08Terminal\x12\x18\n\x07columns\x18\x01 \x01(\x05R\x07columns\x12\x12\n\x04rows\x18\x02 \x01(\x05R\x04rows"\x1d\n\x07Command\x12\x12\n\x04argv\x18\x01 \x03(\tR\x04argv"2\n\x06Script\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n\x05shell\x18\x02 \x03(\tR\x05shell"\xbb\x01\n\tResources\x12\x1b\n\tmilli_cpu\x18\x01 \x01(\x05R\x08milliCpu\x12\x1d\n\nmemory_mib\x18\x02 \x01(\x05R\tmemoryMib\x127\n\x06extras\x18\x03 \x03(\x0b2\x1f.hodei.v1.Resources.ExtrasEntryR\x06extras\x1a9\n\x0bExtrasEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01"t\n\nConstraint\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x128\n\x08operator\x18\x02 \x01(\x0e2\x1c.hodei.v1.ConstraintOperatorR\x08operator\x12\x16\n\x06values\x18\x03 \x03(\tR\x06values"X\n\x08Affinity\x124\n\nconstraint\x18\x01 \x01(\x0b2\x14.hodei.v1.ConstraintR\nconstraint\x12\x16\n\x06weight\x18\x02 \x01(\x05R\x06weight"j\n\x0bConcurrency\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x123\n\x06policy\x18\x03 \x01(\x0e2\x1b.hodei.v1.ConcurrencyPolicyR\x06policy".\n\x04Gang\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04size\x18\x02 \x01(\x05R\x04size"\x83\x01\n\x07Backoff\x123\n\x07initial\x18\x01 \x01(\x0b2\x19.google.protobuf.DurationR\x07initial\x12+\n\x03max\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\x03max\x12\x16\n\x06factor\x18\x03 \x01(\x01R\x06factor"\x9e\x06\n\x03Job\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x04spec\x18\x02 \x01(\x0b2\x11.hodei.v1.JobSpecR\x04spec\x12(\n\x05state\x18\x03 \x01(\x0e2\x12.hodei.v1.JobStateR\x05state\x12%\n\x05cause\x18\x04 \x01(\x0b2\x0f.hodei.v1.CauseR\x05cause\x12\x18\n\x07attempt\x18\x05 \x01(\x05R\x07attempt\x12\x1b\n\tworker_id\x18\x06 \x01(\tR\x08workerId\x12*\n\x05steps\x18\x07 \x03(\x0b2\x14.hodei.v1.StepStatusR\x05steps\x12;\n\x0bcreate_time\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\ncreateTime\x129\n\nstart_time\x18\t \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12%\n\x0epending_reason\x18\x0b \x01(\tR\rpendingReason\x12F\n\x11next_attempt_time\x18\x0c \x01(\x0b2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x12\x1a\n\x08revision\x18\r \x01(\x05R\x08revision\x121\n\x06masked\x18\x0e \x03(\x0b2\x19.hodei.v1.Job.MaskedEntryR\x06masked\x12\x1e\n\npreempting\x18\x0f \x01(\x08R\npreempting\x12 \n\x0bpreemptions\x18\x10 \x01(\x05R\x0bpreemptions\x12\x12\n\x04held\x18\x11 \x01(\tR\x04held\x12.\n\x08progress\x18\x12 \x01(\x0b2\x12.hodei.v1.ProgressR\x08progress\x1a9\n\x0bMaskedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01"@\n\x08Progress\x12\x1a\n\x08fraction\x18\x01 \x01(\x01R\x08fraction\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message"\xa9\x01\n\x05Cause\x12\'\n\x04kind\x18\x01 \x01(\x0e2\x13.hodei.v1.CauseKindR\x04kind\x12\x1b\n\texit_code\x18\x02 \x01(\x05R\x08exitCode\x12\x16\n\x06signal\x18\x03 \x01(\tR\x06signal\x12\x12\n\x04step\x18\x04 \x01(\tR\x04step\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12\x14\n\x05actor\x18\x06 \x01(\tR\x05actor"\x93\x02\n\nStepStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12)\n\x05state\x18\x02 \x01(\x0e2\x13.hodei.v1.StepStateR\x05state\x12%\n\x05cause\x18\x03 \x01(\x0b2\x0f.hodei.v1.CauseR\x05cause\x129\n\nstart_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12-\n\x05usage\x18\x06 \x01(\x0b2\x17.hodei.v1.ResourceUsageR\x05usage"\x9f\x01\n\rResourceUsage\x124\n\x08user_cpu\x18\x01 \x01(\x0b2\x19.google.protobuf.DurationR\x07userCpu\x128\n\nsystem_cpu\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\tsystemCpu\x12\x1e\n\x0bmax_rss_kib\x18\x03 \x01(\x05R\tmaxRssKib*\x9b\x01\n\x11ConcurrencyPolicy\x12"\n\x1eCONCURRENCY_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n\x18CONCURRENCY_POLICY_QUEUE\x10\x01\x12\x1d\n\x19CONCURRENCY_POLICY_LATEST\x10\x02\x12%\n!CONCURRENCY_POLICY_CANCEL_RUNNING\x10\x03*\x99\x02\n\x12ConstraintOperator\x12#\n\x1fCONSTRAINT_OPERATOR_UNSPECIFIED\x10\x00\x12\x1a\n\x16CONSTRAINT_OPERATOR_IN\x10\x01\x12\x1e\n\x1aCONSTRAINT_OPERATOR_NOT_IN\x10\x02\x12\x1e\n\x1aCONSTRAINT_OPERATOR_EXISTS\x10\x03\x12"\n\x1eCONSTRAINT_OPERATOR_NOT_EXISTS\x10\x04\x12\x1c\n\x18CONSTRAINT_OPERATOR_LESS\x10\x05\x12\x1f\n\x1bCONSTRAINT_OPERATOR_GREATER\x10\x06\x12\x1f\n\x1bCONSTRAINT_OPERATOR_VERSION\x10\x07*\xbc\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x01\x12\x15\n\x11JOB_STATE_DELAYED\x10\x02\x12\x14\n\x10JOB_STATE_QUEUED\x10\x03\x12\x16\n\x12JOB_STATE_ASSIGNED\x10\x04\x12\x15\n\x11JOB_STATE_RUNNING\x10\x05\x12\x17\n\x13JOB_STATE_CANCELING\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x16\n\x12JOB_STATE_CANCELED\x10\t\x12\x17\n\x13JOB_STATE_TIMED_OUT\x10\n\x12\x12\n\x0eJOB_STATE_LOST\x10\x0b\x12\x15\n\x11JOB_STATE_SKIPPED\x10\x0c*\xb3\x02\n\tCauseKind\x12\x1a\n\x16CAUSE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14CAUSE_KIND_EXIT_CODE\x10\x01\x12\x15\n\x11CAUSE_KIND_SIGNAL\x10\x02\x12\x1c\n\x18CAUSE_KIND_OUT_OF_MEMORY\x10\x03\x12\x16\n\x12CAUSE_KIND_TIMEOUT\x10\x04\x12\x17\n\x13CAUSE_KIND_CANCELED\x10\x05\x12\x18\n\x14CAUSE_KIND_PREEMPTED\x10\x06\x12\x1a\n\x16CAUSE_KIND_WORKER_LOST\x10\x07\x12 \n\x1cCAUSE_KIND_DEPENDENCY_FAILED\x10\x08\x12\x16\n\x12CAUSE_KIND_INVALID\x10\t\x12\x1a\n\x16CAUSE_KIND_AGENT_ERROR\x10\n*\xd3\x01\n\tStepState\x12\x1a\n\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12STEP_STATE_PENDING\x10\x01\x12\x16\n\x12STEP_STATE_RUNNING\x10\x02\x12\x18\n\x14STEP_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11STEP_STATE_FAILED\x10\x04\x12\x17\n\x13STEP_STATE_CANCELED\x10\x05\x12\x18\n\x14STEP_STATE_TIMED_OUT\x10\x06\x12\x16\n\x12STEP_STATE_SKIPPED\x10\x07b\x06proto3',
     [
         duration_pb.desc(),
         timestamp_pb.desc(),
@@ -1467,6 +1515,7 @@ _DESC = file_desc(
         "Gang": Gang,
         "Backoff": Backoff,
         "Job": Job,
+        "Progress": Progress,
         "Cause": Cause,
         "StepStatus": StepStatus,
         "ResourceUsage": ResourceUsage,
