@@ -118,7 +118,6 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	hideMemory()
 	release, err := config.users.claim(claimsFile)
 	if err != nil {
 		return fmt.Errorf("--run-as %s: %w", config.RunAs, err)
@@ -133,6 +132,7 @@ func Run(ctx context.Context, config Config) error {
 	}
 	defer unlock()
 	if config.Runner == nil {
+		hideMemory()
 		options := procrunner.Options{Logger: config.Logger, Instance: instance(config.StateDir)}
 		if config.users.ranged() {
 			options.Owns = config.users.owns

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/agent/mask"
+	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 )
 
 // SocketVariable names the variable by which a step finds the agent's socket.

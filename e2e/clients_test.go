@@ -237,6 +237,6 @@ func settledConnections(url string) int {
 		if same == 10 {
 			return count
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 }

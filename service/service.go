@@ -194,7 +194,8 @@ func (s *Server) serveHandlers() error {
 	handlers, err := api.New(api.Config{
 		Jobs: s.jobs, Fleet: s.fleet, Logs: s.logs, Secrets: s.secrets, Retention: s.retention, Trail: s.trail,
 		Authority: s.authority, Enrolment: s.identity.enrolment, Tokens: s.tokens, Credentials: s.identity.credentials,
-		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider, Origins: s.config.CORSOrigins, Version: s.config.Version,
+		AccessTokens: s.identity.accessTokens, Access: s.identity.access, Provider: s.identity.provider,
+		Origins: s.config.CORSOrigins, Version: s.config.Version,
 		Limits: s.config.Limits.calls(s.metrics), Logger: s.config.Logger, Meters: s.telemetry.Meters, Tracers: s.telemetry.Tracers,
 	})
 	if err != nil {

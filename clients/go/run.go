@@ -31,7 +31,7 @@ var (
 // Error says how the job has ended and shows the end of its output.
 func (e *JobError) Error() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "job %s %s", e.Job.GetId(), strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(e.Job.GetState().String(), "JOB_STATE_"), "_", " ")))
+	fmt.Fprintf(&text, "job %s %s", e.Job.GetId(), stateText(e.Job))
 	if message := e.Job.GetCause().GetMessage(); message != "" {
 		text.WriteString(": " + message)
 	}
@@ -39,6 +39,11 @@ func (e *JobError) Error() string {
 		text.WriteString("; its output ends with:\n  " + strings.Join(e.LogTail, "\n  "))
 	}
 	return text.String()
+}
+
+// stateText is a job's state for people: "timed out".
+func stateText(job *hodeiv1.Job) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(job.GetState().String(), "JOB_STATE_"), "_", " "))
 }
 
 // ExitCode is the exit code of the step that has ended the job, as a shell has it: 128 and the signal's number after a signal.
@@ -71,8 +76,7 @@ func (e *waitError) Error() string {
 	if e.job == nil {
 		return fmt.Sprintf("nothing was heard of job %s in the time for waiting", e.id)
 	}
-	text := fmt.Sprintf("job %s has not ended in the time for waiting; it is %s", e.id,
-		strings.ToLower(strings.TrimPrefix(e.job.GetState().String(), "JOB_STATE_")))
+	text := fmt.Sprintf("job %s has not ended in the time for waiting; it is %s", e.id, stateText(e.job))
 	if reason := e.job.GetPendingReason(); reason != "" {
 		text += ": " + reason
 	}

@@ -127,8 +127,8 @@ func publicServer(config Config, g *gate) (*connect.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compiling the rules of the messages: %w", err)
 	}
-	server := connect.NewServer(telemetry, translateErrors(config.Logger), recoverPanics, logCalls(config.Logger), sameMajor(config.Version), g.interceptor,
-		validate.NewServerInterceptor(validate.WithValidator(validator)))
+	server := connect.NewServer(telemetry, translateErrors(config.Logger), recoverPanics, logCalls(config.Logger),
+		sameMajor(config.Version), g.interceptor, validate.NewServerInterceptor(validate.WithValidator(validator)))
 	hodeiv1connect.RegisterJobServiceHandler(server, &jobService{jobs: config.Jobs})
 	hodeiv1connect.RegisterLogServiceHandler(server, &logService{jobs: config.Jobs, logs: config.Logs})
 	hodeiv1connect.RegisterWorkerServiceHandler(server, &workerService{jobs: config.Jobs})

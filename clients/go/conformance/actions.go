@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -21,13 +23,9 @@ import (
 // action does a step. It calls started when something has come of it that shows that it runs.
 type action func(p *player, ctx context.Context, s *step, started func()) (map[string]any, error)
 
-var actions map[string]action
-
-func init() {
-	actions = map[string]action{
-		"client": makeClient, "close": closeClient, "submit": submit, "run": runJob, "wait": wait, "get": get, "cancel": cancelJob,
-		"list": list, "map": mapJobs, "logs": logs, "chunks": chunks, "watch": watch, "explain": explain, "control": control,
-	}
+var actions = map[string]action{
+	"client": makeClient, "close": closeClient, "submit": submit, "run": runJob, "wait": wait, "get": get, "cancel": cancelJob,
+	"list": list, "map": mapJobs, "logs": logs, "chunks": chunks, "watch": watch, "explain": explain, "control": control,
 }
 
 func (p *player) client(s *step) *hodei.Client {
@@ -52,7 +50,11 @@ var withOptions = map[string]func(string) hodei.Option{
 
 func makeClient(p *player, ctx context.Context, s *step, _ func()) (map[string]any, error) {
 	if s.Environment != nil {
-		defer replaceEnvironment(s.Environment)()
+		undo, err := replaceEnvironment(s.Environment)
+		if err != nil {
+			return nil, err
+		}
+		defer undo()
 	}
 	var options []hodei.Option
 	for name, value := range s.With {
@@ -69,28 +71,23 @@ func makeClient(p *player, ctx context.Context, s *step, _ func()) (map[string]a
 }
 
 // replaceEnvironment makes these the only variables that a client looks at, and returns what undoes it.
-func replaceEnvironment(variables map[string]string) (undo func()) {
-	before := os.Environ()
-	set := func(name, value string) {
-		if err := os.Setenv(name, value); err != nil {
-			panic(err)
+func replaceEnvironment(variables map[string]string) (undo func(), err error) {
+	wanted := maps.Clone(variables)
+	before := make(map[string]string)
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		if _, given := wanted[name]; given || strings.HasPrefix(name, "HODEI_") {
+			before[name] = value
+			wanted[name] = variables[name]
 		}
 	}
-	for _, entry := range before {
-		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "HODEI_") {
-			set(name, "")
+	set := func(all map[string]string) (err error) {
+		for name, value := range all {
+			err = errors.Join(err, os.Setenv(name, value))
 		}
+		return err
 	}
-	for name, value := range variables {
-		set(name, value)
-	}
-	return func() {
-		for _, entry := range before {
-			if name, value, _ := strings.Cut(entry, "="); name != "" {
-				set(name, value)
-			}
-		}
-	}
+	return func() { _ = set(before) }, set(wanted)
 }
 
 func closeClient(p *player, _ context.Context, s *step, _ func()) (map[string]any, error) {
