@@ -62,6 +62,7 @@ var rules = []rule{
 	{"agent", []string{"gen/hwp/...", "proto/codec", "agent/..."}, nil, nil, "agent and service meet only in gen"},
 	{"clients/go/internal/h2", []string{"proto/framing", "proto/framing/wiretest"}, []string{"golang.org/x/net/http2", "golang.org/x/net/http2/hpack", "golang.org/x/net/http/httpguts"}, nil, "a transport knows nothing of what it carries"},
 	{"clients/go/oidclogin", []string{"proto/issuer"}, []string{"github.com/coreos/go-oidc/v3/oidc", "golang.org/x/oauth2"}, nil, "a login knows the provider only, not what its token is for"},
+	{"examples/...", []string{"clients/go", "clients/go/hodeitest", "gen/hodei/v1"}, none, nil, "examples use what users have"},
 	{"clients/go/hodeitest", []string{"clients/go", "gen/...", "agent", "agent/runner/procrunner", "service"}, none, nil, "a server for tests is a whole one"},
 	{"clients/go/conformance", []string{"clients/go", "gen/..."}, nil, nil, "what every client must do is tried as users do it"},
 	{"clients/go", []string{"gen/...", "proto/codec", "clients/go/internal/h2"}, nil, nil, "a client knows the API only"},
