@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -374,6 +375,35 @@ func TestRevokedCertificatesNeitherConnectNorResume(t *testing.T) {
 		}
 		if err := try(n.client(n.userCertificate("ada", time.Hour), cache)); err != nil {
 			t.Errorf("another certificate of the same user gave %v", err)
+		}
+	})
+}
+
+// Who follows the log of a job that has ended without writing anything need not wait to be told.
+func TestFollowersOfASilentJobWaitForNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		id, err := job.ParseID(n.waiting("default"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.grant(t, "user/ada", "viewer", "default")
+		certificate := n.userCertificate("ada", time.Hour)
+		early := n.tail("one that was there before", certificate, "", id.String())
+		if early.over() {
+			t.Errorf("a follower of a job that waits ended with %v", early.err)
+		}
+		if _, err := n.config.Jobs.Cancel(t.Context(), id, "", job.CancelRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		came := time.Now()
+		if late := n.tail("one that came later", certificate, "", id.String()); !late.over() || !errors.Is(late.err, io.EOF) || !late.at.Equal(came) {
+			t.Errorf("a follower of a job that has ended came at %v and got %v at %v", came, late.err, late.at)
+		}
+		time.Sleep(tailCheck)
+		if !early.over() || !errors.Is(early.err, io.EOF) {
+			t.Errorf("a follower of a job that was canceled got %v", early.err)
 		}
 	})
 }

@@ -42,7 +42,7 @@ type tail struct {
 	past    bool      // until has come
 	resting bool      // the attempt has ended, and its agent still has the rest of the log
 	patient time.Time // until when the rest is worth waiting for
-	woken   bool      // the log may have grown or ended, and was not looked at since
+	woken   bool      // the log, or its job, may have changed, and was not looked at since
 	sent    time.Time // when the last answer went out
 	timer   *time.Timer
 }
@@ -104,6 +104,7 @@ func (t *tail) run(ctx context.Context) error {
 // runAttempt sends the log of the present attempt, and when it is followed, stays until nothing more can come of it and
 // the job has ended or gone on to another attempt. It returns how the log stands, but for what is missing.
 func (t *tail) runAttempt(ctx context.Context) (hodeiv1.LogState, error) {
+	t.woken = true
 	reader, err := t.service.logs.Tail(ctx, store.LogRef{Job: t.id, Attempt: t.attempt}, t.offset)
 	if err != nil {
 		return 0, err

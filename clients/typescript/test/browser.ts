@@ -1,0 +1,88 @@
+// Runs the table of cases in a page of a real browser. HODEI_CONFORMANCE names the file that says how.
+import { createHash, X509Certificate } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { build } from "esbuild";
+import { chromium } from "playwright-core";
+
+import type { Report, Settings } from "./interpreter.js";
+
+declare global {
+  /** The bundle of page.ts. */
+  var page: typeof import("./page.js");
+}
+
+const file = JSON.parse(readFileSync(process.env["HODEI_CONFORMANCE"]!, "utf8")) as Settings & { cases: string };
+const settings: Settings = { ...file, ...JSON.parse(readFileSync(file.cases, "utf8")) };
+const { variables } = settings;
+const variablesOfPage = ["HODEI_URL", "HODEI_TOKEN", "HODEI_NAMESPACE"];
+const environment = Object.fromEntries(variablesOfPage.map((name) => [name, process.env[name] ?? ""]));
+
+const bundle = await build({
+  entryPoints: ["test/page.ts"],
+  bundle: true,
+  format: "iife",
+  globalName: "page",
+  platform: "browser",
+  write: false,
+});
+const script = bundle.outputFiles[0]!.text;
+const server = createServer((request, response) => {
+  if (request.url === "/page.js") response.setHeader("Content-Type", "text/javascript").end(script);
+  else response.setHeader("Content-Type", "text/html").end("<!doctype html><title>cases</title><script src=/page.js></script>");
+});
+const origin = new URL(variables["browser_origin"]!);
+await new Promise<void>((resolve, reject) => {
+  server.on("error", reject);
+  server.listen(Number(origin.port), origin.hostname, resolve);
+});
+
+// The servers of the test are known by these CAs, and by nothing else: other wrong certificates are refused as usual.
+const trusted = ["ca", "full_ca", "other_version_ca"].flatMap((name) => {
+  const path = variables[name];
+  if (!path) return [];
+  const key = new X509Certificate(readFileSync(path)).publicKey.export({ type: "spki", format: "der" });
+  return createHash("sha256").update(key).digest("base64");
+});
+const profile = mkdtempSync(join(tmpdir(), "hodei-browser-"));
+const context = await chromium.launchPersistentContext(profile, {
+  executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+  headless: true,
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    `--ignore-certificate-errors-spki-list=${trusted.join(",")}`,
+  ],
+});
+try {
+  const page = await context.newPage();
+  page.on("pageerror", (error) => console.error("the page has an error:", error));
+  await page.goto(`${origin.origin}/`);
+  await page.evaluate(
+    ([settings, environment]) => globalThis.page.start(settings, environment),
+    [settings, environment] as const,
+  );
+  const only = process.env["CASE"];
+  for (const one of settings.cases) {
+    if (only && !one.name.includes(only)) continue;
+    const report: Report = await page.evaluate((one) => globalThis.hodei.runCase(one), one);
+    console.log(JSON.stringify(report));
+  }
+  const unhandled = await page.evaluate(() => globalThis.hodei.unhandled);
+  if (unhandled.length) {
+    console.error("nobody handled", unhandled);
+    process.exitCode = 1;
+  }
+} finally {
+  await context.close();
+  server.close();
+  server.closeAllConnections();
+  rmSync(profile, { recursive: true, force: true });
+}
