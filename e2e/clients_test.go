@@ -240,3 +240,19 @@ func settledConnections(url string) int {
 		<-time.After(50 * time.Millisecond)
 	}
 }
+
+// The example of a page does what it shows: it runs a job, follows it, and cancels another one.
+func TestPageExample(t *testing.T) {
+	t.Parallel()
+	origin := freeAddress(t)
+	w := newWorld(t, "--cors-origin", "http://"+origin)
+	w.agent("w1")
+	cmd := exec.CommandContext(t.Context(), "npm", "run", "--silent", "--prefix", "../clients/typescript", "example")
+	cmd.Env = append(os.Environ(), "ORIGIN=http://"+origin, "HODEI_URL="+w.url, "HODEI_CA="+w.ca(), "HODEI_TOKEN="+w.apiToken())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	const want = "<b>one</b>\ntwo\nJob ID succeeded.\nstarted\njob from a page (ID) was canceled: canceled on request: canceled in the page\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v: it showed %q, want %q", err, out, want)
+	}
+}

@@ -1,12 +1,9 @@
 // Runs the table of cases in a page of a real browser. HODEI_CONFORMANCE names the file that says how.
-import { createHash, X509Certificate } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { build } from "esbuild";
-import { chromium } from "playwright-core";
 
+import { launch } from "./chromium.js";
 import type { Report, Settings } from "./interpreter.js";
 
 declare global {
@@ -39,28 +36,7 @@ await new Promise<void>((resolve, reject) => {
   server.listen(Number(origin.port), origin.hostname, resolve);
 });
 
-// The servers of the test are known by these CAs, and by nothing else: other wrong certificates are refused as usual.
-const trusted = ["ca", "full_ca", "other_version_ca"].flatMap((name) => {
-  const path = variables[name];
-  if (!path) return [];
-  const key = new X509Certificate(readFileSync(path)).publicKey.export({ type: "spki", format: "der" });
-  return createHash("sha256").update(key).digest("base64");
-});
-const profile = mkdtempSync(join(tmpdir(), "hodei-browser-"));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-  headless: true,
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    `--ignore-certificate-errors-spki-list=${trusted.join(",")}`,
-  ],
-});
+const context = await launch(["ca", "full_ca", "other_version_ca"].flatMap((name) => variables[name] ?? []));
 try {
   const page = await context.newPage();
   page.on("pageerror", (error) => console.error("the page has an error:", error));
@@ -84,5 +60,4 @@ try {
   await context.close();
   server.close();
   server.closeAllConnections();
-  rmSync(profile, { recursive: true, force: true });
 }
