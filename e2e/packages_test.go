@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	hodei "github.com/hodei-jobs/hodei/clients/go"
 )
 
 // quickstart returns the program of a language in the document about clients.
@@ -60,5 +62,49 @@ func TestQuickstarts(t *testing.T) {
 				t.Errorf("%v: it printed %q\n%s", err, text, &errors)
 			}
 		})
+	}
+}
+
+// The tests of the Python client that need a server, and every example in its documents, run against this one.
+func TestPythonClient(t *testing.T) {
+	t.Parallel()
+	binary, err := filepath.Abs(program(t, "hodei"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), ".venv/bin/pytest", "-q", "-p", "no:cacheprovider")
+	cmd.Dir = "../clients/python"
+	cmd.Env = append(os.Environ(), "HODEI_BINARY="+binary)
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Contains(string(out), "skipped") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The example of a sweep finds the best of its jobs.
+func TestSweepExample(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.agent("w1")
+	cmd := exec.CommandContext(t.Context(), clientPython, "../examples/python/sweep.py", "12")
+	cmd.Env = append(append(os.Environ(), person(t, "")...), "HODEI_URL="+w.url, "HODEI_CA="+w.ca(), "HODEI_TOKEN="+w.apiToken(), "PYTHONPATH=../clients/python/src")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil || !strings.Contains(string(out), `best: {"rate": 0.001, "seed": `) {
+		t.Errorf("%v: it printed %s", err, out)
+	}
+}
+
+// The clients are released together.
+func TestClientsHaveOneVersion(t *testing.T) {
+	t.Parallel()
+	for file, line := range map[string]string{
+		"typescript/package.json": `"version": "` + hodei.Version + `"`, "typescript/src/version.ts": `"` + hodei.Version + `"`,
+		"python/pyproject.toml": `version = "` + hodei.Version + `"`, "python/src/hodei/_version.py": `"` + hodei.Version + `"`,
+	} {
+		data, err := os.ReadFile(filepath.Join("../clients", file))
+		if err != nil || !strings.Contains(string(data), line) {
+			t.Errorf("clients/%s does not say %s, the version of the Go client: %v", file, line, err)
+		}
 	}
 }

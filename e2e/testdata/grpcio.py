@@ -4,6 +4,7 @@ Usage: grpcio.py STUBS ADDRESS CA CERT KEY. STUBS is a folder with what protoc h
 """
 
 import sys
+from pathlib import Path
 
 import grpc
 
@@ -18,13 +19,7 @@ from hodei.v1 import (  # noqa: E402
     log_service_pb2_grpc,
 )
 
-
-def read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-credentials = grpc.ssl_channel_credentials(read(ca), read(key), read(cert))
+credentials = grpc.ssl_channel_credentials(*(Path(path).read_bytes() for path in (ca, key, cert)))
 with grpc.secure_channel(address, credentials) as channel:
     jobs = job_service_pb2_grpc.JobServiceStub(channel)
     spec = job_pb2.JobSpec(steps=[job_pb2.Step(command=job_pb2.Command(argv=["echo", "from gRPC"]))])

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { build } from "esbuild";
 
-import { launch } from "./chromium.js";
+import { withBrowser } from "./chromium.js";
 import type { Report, Settings } from "./interpreter.js";
 
 declare global {
@@ -36,8 +36,7 @@ await new Promise<void>((resolve, reject) => {
   server.listen(Number(origin.port), origin.hostname, resolve);
 });
 
-const context = await launch(["ca", "full_ca", "other_version_ca"].flatMap((name) => variables[name] ?? []));
-try {
+await withBrowser(["ca", "full_ca", "other_version_ca"].flatMap((name) => variables[name] ?? []), async (context) => {
   const page = await context.newPage();
   page.on("pageerror", (error) => console.error("the page has an error:", error));
   await page.goto(`${origin.origin}/`);
@@ -56,8 +55,6 @@ try {
     console.error("nobody handled", unhandled);
     process.exitCode = 1;
   }
-} finally {
-  await context.close();
-  server.close();
-  server.closeAllConnections();
-}
+});
+server.close();
+server.closeAllConnections();

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium, type BrowserContext } from "playwright-core";
 
-/** Starts a browser that knows servers by these CAs too, and refuses other wrong certificates as usual. */
-export async function launch(caFiles: string[]): Promise<BrowserContext> {
+/** Gives a browser to a function. It knows servers by these CAs too, and refuses other wrong certificates as usual. */
+export async function withBrowser(caFiles: string[], use: (context: BrowserContext) => Promise<void>): Promise<void> {
   const trusted = caFiles.map((path) => {
     const key = new X509Certificate(readFileSync(path)).publicKey.export({ type: "spki", format: "der" });
     return createHash("sha256").update(key).digest("base64");
@@ -26,6 +26,10 @@ export async function launch(caFiles: string[]): Promise<BrowserContext> {
       `--ignore-certificate-errors-spki-list=${trusted.join(",")}`,
     ],
   });
-  context.on("close", () => rmSync(profile, { recursive: true, force: true }));
-  return context;
+  try {
+    await use(context);
+  } finally {
+    await context.close();
+    rmSync(profile, { recursive: true, force: true });
+  }
 }

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { build } from "esbuild";
 
-import { launch } from "./chromium.js";
+import { withBrowser } from "./chromium.js";
 
 const folder = "../../examples/typescript/web";
 const { outputFiles } = await build({
@@ -20,8 +20,7 @@ const server = createServer((request, response) => {
 });
 const origin = new URL(process.env["ORIGIN"]!);
 await new Promise<void>((resolve) => server.listen(Number(origin.port), origin.hostname, resolve));
-const context = await launch([process.env["HODEI_CA"]!]);
-try {
+await withBrowser([process.env["HODEI_CA"]!], async (context) => {
   const page = await context.newPage();
   page.on("pageerror", (error) => console.error("the page has an error:", error));
   await page.goto(origin.href);
@@ -42,8 +41,6 @@ try {
   await page.getByText("started", { exact: true }).waitFor();
   await page.getByRole("button", { name: "Cancel" }).click();
   await ended();
-} finally {
-  await context.close();
-  server.close();
-  server.closeAllConnections();
-}
+});
+server.close();
+server.closeAllConnections();
