@@ -97,17 +97,26 @@ func (c *Client) watchAll(ctx context.Context, group *errgroup.Group, results []
 	}
 }
 
+func terminalStates() (states []hodeiv1.JobState) {
+	for number := range hodeiv1.JobState_name {
+		if state := hodeiv1.JobState(number); Terminal(state) {
+			states = append(states, state)
+		}
+	}
+	return states
+}
+
 func (c *Client) watchPart(ctx context.Context, ids []string, ended chan<- *hodeiv1.Job) error {
 	left := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		left[id] = true
 	}
-	for job, err := range c.Watch(ctx, &hodeiv1.JobFilter{Namespace: "*", Ids: ids}) {
+	for job, err := range c.Watch(ctx, &hodeiv1.JobFilter{Namespace: "*", Ids: ids, States: terminalStates()}) {
 		if err != nil {
 			return err
 		}
-		if !Terminal(job.GetState()) || !left[job.GetId()] {
-			continue
+		if !left[job.GetId()] {
+			continue // it was told before the connection broke
 		}
 		delete(left, job.GetId())
 		select {
