@@ -9,13 +9,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"connectrpc.com/connect/v2"
 
 	hwpv1 "github.com/hodei-jobs/hodei/gen/hwp/v1"
 	"github.com/hodei-jobs/hodei/gen/hwp/v1/hwpv1connect"
@@ -134,13 +138,43 @@ func (id *identity) enroll(ctx context.Context, config Config) error {
 	}
 	client := newConnectClient(config.ServerURL, security)
 	defer client.close()
-	answer, err := hwpv1connect.NewWorkerServiceClient(client.client).Enroll(ctx,
-		&hwpv1.EnrollRequest{Token: config.Token, CsrDer: csr, Name: config.Name})
+	request := &hwpv1.EnrollRequest{Token: config.Token, CsrDer: csr, Name: config.Name}
+	answer, err := hwpv1connect.NewWorkerServiceClient(client.client).Enroll(ctx, request)
+	for wait := shortestEnrolWait; turnedAway(err); wait = min(2*wait, longestEnrolWait) {
+		config.Logger.Warn("the server cannot enrol this agent now; trying again", "server", config.ServerURL, "reason", explainRemote(err))
+		if err = sleep(ctx, wait/2+rand.N(wait)); err == nil { //nolint:gosec // spreads load, hides nothing
+			answer, err = hwpv1connect.NewWorkerServiceClient(client.client).Enroll(ctx, request)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("enrolling with %s: %w", config.ServerURL, explainRemote(err))
 	}
 	config.Logger.Info("enrolled", "worker", answer.GetWorkerId())
 	return id.accept(answer.GetChainDer(), answer.GetRootsDer())
+}
+
+// Waits before an enrolment is tried again grow from shortest to longest. Many machines may start at the same moment.
+const (
+	shortestEnrolWait = time.Second
+	longestEnrolWait  = 30 * time.Second
+)
+
+// turnedAway reports whether the server has refused a call, or the connection, as it would any other now, without a look at what it says.
+func turnedAway(err error) bool {
+	var wire *connect.Error
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.As(err, &wire) && wire.IsRemote() && (wire.Code() == connect.CodeResourceExhausted || wire.Code() == connect.CodeUnavailable)
+}
+
+// sleep waits, or returns the context's error when that ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	pause := time.NewTimer(d)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // accept stores the certificate that was asked for, with those between it and the root, and the roots, and takes it into use. After a

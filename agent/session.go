@@ -51,11 +51,7 @@ func (a *agent) keepConnected(ctx context.Context) {
 		}
 		reason := cmp.Or(a.identity.expired(), explainRemote(err))
 		a.config.Logger.Info("the connection to the server ended; connecting again", "server", a.config.ServerURL, "reason", reason)
-		pause := time.NewTimer(s.reconnectAfter + rand.N(wait)) //nolint:gosec // spreads load, hides nothing
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if sleep(ctx, s.reconnectAfter+rand.N(wait)) != nil { //nolint:gosec // spreads load, hides nothing
 			return
 		}
 		wait = min(2*wait, longestWait)
