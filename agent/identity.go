@@ -162,7 +162,10 @@ const (
 // turnedAway reports whether the server has refused a call, or the connection, as it would any other now, without a look at what it says.
 func turnedAway(err error) bool {
 	var wire *connect.Error
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.As(err, &wire) && wire.IsRemote() && (wire.Code() == connect.CodeResourceExhausted || wire.Code() == connect.CodeUnavailable)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) {
+		return true
+	}
+	return errors.As(err, &wire) && wire.IsRemote() && (wire.Code() == connect.CodeResourceExhausted || wire.Code() == connect.CodeUnavailable)
 }
 
 // sleep waits, or returns the context's error when that ends first.

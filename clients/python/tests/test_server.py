@@ -281,3 +281,23 @@ def test_closing_a_client_ends_what_others_wait_for(server: None) -> None:  # no
     assert len(errors) == 1
     with hodei.Client() as other:
         other.jobs.get(job.id).cancel(force=True)
+
+
+@pytest.mark.usefixtures("server")
+def test_programs_end_in_peace() -> None:
+    program = """
+import asyncio, hodei
+async def main():
+    async with hodei.AsyncClient() as client:
+        try:
+            await client.jobs.get("job_00000000000000000000000000")
+        except hodei.NotFound:
+            pass
+asyncio.run(main())
+with hodei.Client() as client:
+    client.submit(["true"])
+"""
+    # Several at once, so that threads of the transport are put off while the interpreter ends.
+    for _ in range(5):
+        running = [python("-c", program) for _ in range(6)]
+        assert [(process.wait(60), process.communicate()[1]) for process in running] == [(0, b"")] * 6

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from hodei._exit import settle
 from hodei.errors import ConfigurationError, HodeiError
 
 if TYPE_CHECKING:
@@ -143,3 +144,4 @@ def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
         loop.call_soon_threadsafe(loop.stop)
     if threading.current_thread() is not thread:
         thread.join(_CLEAN_UP)
+    settle()
