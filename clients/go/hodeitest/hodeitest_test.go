@@ -45,6 +45,30 @@ func TestServerRunsJobs(t *testing.T) {
 	}
 }
 
+// Whoever stops waiting, or following, does not stop the job.
+func TestStoppingToWaitLeavesTheJob(t *testing.T) {
+	s := hodeitest.NewServer(t)
+	job, err := s.Client.Submit(t.Context(), script("echo on it; sleep 600"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for line, err := range s.Client.Logs(ctx, job.GetId(), hodei.LogOptions{Follow: true}) {
+		if err == nil && line.Text() == "on it" {
+			cancel()
+		} else if !errors.Is(err, context.Canceled) {
+			t.Errorf("following no longer gave %q and %v", line.Text(), err)
+		}
+	}
+	if _, err := s.Client.Wait(ctx, job.GetId()); !errors.Is(err, context.Canceled) || errors.Is(err, hodei.ErrWaitTimeout) {
+		t.Errorf("waiting no longer gave %v", err)
+	}
+	if _, err := s.Client.Cancel(t.Context(), job.GetId(), hodei.CancelOptions{Force: true}); err != nil {
+		t.Errorf("the job went on until it was canceled, but for %v", err)
+	}
+}
+
 // The results of Map come in the order of the specs; a job that is refused, or fails, takes nothing from the others.
 func TestMapKeepsTheOrder(t *testing.T) {
 	s := hodeitest.NewServer(t)
